@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+#include "runtime/base/lock.h"
+
+#include "runtime/base/assert.h"
+#include "runtime/base/futex.h"
+
+enum { SPIN_MAX = 64 };
+
+void nio_lock_init(struct nio_lock *lock, enum nio_lock_rank rank)
+{
+    atomic_init(&lock->state, 0);
+    lock->rank = rank;
+}
+
+void nio_lock_acquire_slow(struct nio_lock *lock)
+{
+    for (int i = 0; i < SPIN_MAX; i++) {
+        uint32_t expected = 0;
+        /* relaxed load: only to avoid a failing RMW */
+        if (atomic_load_explicit(&lock->state, memory_order_relaxed) == 0 &&
+            /* [BL3] acquire: as [BL1]; pairs with [BL2]; relaxed on failure: nothing is read */
+            atomic_compare_exchange_strong_explicit(&lock->state, &expected, 1,
+                                                    memory_order_acquire, memory_order_relaxed))
+            return;
+        nio_cpu_relax();
+    }
+    /* Bounded by the holders' critical sections.  From here on the state says 2, so that
+     * whoever releases wakes us.  [BL3] acquire, pairs with [BL2]. */
+    while (atomic_exchange_explicit(&lock->state, 2, memory_order_acquire) != 0)
+        (void)nio_futex_wait(&lock->state, 2, NIO_FUTEX_FOREVER); /* re-checked by the loop */
+}
+
+void nio_lock_release_slow(struct nio_lock *lock)
+{
+    nio_futex_wake(&lock->state, 1);
+}
+
+#ifdef NIO_DEBUG
+enum { RANKS_MAX = 16 };
+static _Thread_local uint32_t held[RANKS_MAX];
+static _Thread_local unsigned held_count;
+
+void nio_lock_rank_enter(const struct nio_lock *lock)
+{
+    NIO_ASSERT(held_count < RANKS_MAX);
+    NIO_ASSERT(held_count == 0 || held[held_count - 1] < lock->rank);
+    held[held_count++] = lock->rank;
+}
+
+void nio_lock_rank_leave(const struct nio_lock *lock)
+{
+    NIO_ASSERT(held_count > 0 && held[held_count - 1] == lock->rank);
+    held_count--;
+}
+#endif

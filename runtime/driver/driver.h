@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/* driver/driver.h: a worker's way to the kernel.
+ *
+ * Each worker has one driver and is its only submitter.  Completions may also be reaped by an
+ * idle sibling, under the driver's try-lock.  A completion stores the operation's result and wakes
+ * its task; what the scheduler does with that wake is not the driver's business.
+ *
+ * Three profiles share this interface: sqpoll and defer (driver_uring.c) and epoll
+ * (driver_epoll.c).  Which one a driver has is fixed when it starts.
+ *
+ * Contexts: "owner" is the worker's thread, "sibling" any other worker of the runtime, "any" any
+ * thread of the process.  Nothing here suspends a task; only nio_driver_park() blocks.
+ */
+#ifndef NIO_DRIVER_DRIVER_H
+#define NIO_DRIVER_DRIVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <numio/config.h>
+#include <numio/op.h>
+
+#include "runtime/base/compiler.h"
+
+struct nio_driver;
+
+/* What the kernel of this process offers, found by trying and not by version. */
+struct nio_driver_probe {
+    bool has_uring;       /* a ring can be made and has every opcode that the typed calls use */
+    bool has_sqpoll;
+    bool has_defer;       /* SINGLE_ISSUER + DEFER_TASKRUN */
+    bool has_ext_arg;
+    int uring_error;      /* why not, a negative errno value, 0 if it can */
+    char reason[160];     /* sentence for the status when something is missing, else "" */
+};
+
+void nio_driver_probe(struct nio_driver_probe *ret_probe);
+
+/* The profile for a wish on a machine: pure.  Returns it (never AUTO) and, if it is not the wish
+ * or AUTO settled for less than sqpoll, writes a sentence to ret_reason.  A wish that cannot be had
+ * is demoted with its reason, except that -EOPNOTSUPP is returned for an unknown wish. */
+int nio_driver_choose(enum numio_driver wish, const struct nio_driver_probe *probe,
+                      unsigned allowed_cpus, double cpu_quota, bool sq_shares_core,
+                      char *ret_reason, size_t reason_bytes);
+
+struct nio_driver_options {
+    enum numio_driver profile; /* not AUTO */
+    unsigned entries;          /* SQ entries; halved down to 64 while the kernel says ENOMEM */
+    int attach_fd;             /* sqpoll: ring of the node's first driver, -1 for that one */
+    int sq_cpu;                /* real CPU for the SQ thread, -1: `sq_mask` */
+    const int *sq_mask;        /* real CPUs the unpinned SQ thread may use */
+    unsigned sq_mask_count;
+    unsigned sq_idle_ms;
+    bool sq_shares_core;       /* the worker must never busy-wait for the SQ thread */
+    const int *iowq_cpus;      /* real CPUs for io-wq workers, 0: the node's default */
+    unsigned iowq_cpu_count;
+    /* epoll: runs fn(arg) on a thread that may block; 0 or a negative errno value.  A pointer,
+     * because the blocking pool is a layer above this one. */
+    int (*offload)(void *context, void (*fn)(void *arg), void *arg);
+    void *offload_context;
+};
+
+/* Makes the driver on the calling thread, which becomes its owner: pin it and set its memory
+ * policy before.  *ret_reason (static or the driver's) is NULL or says what was reduced.
+ * Errors: the kernel's, with a detail that names the limit. */
+int nio_driver_create(const struct nio_driver_options *options, struct nio_driver **ret_driver);
+const char *nio_driver_reason(const struct nio_driver *driver);
+/* Owner, with no operation in flight.  Takes NULL. */
+void nio_driver_destroy(struct nio_driver *driver);
+/* The ring to attach other rings of the node to, -1 without one. */
+int nio_driver_ring_fd(const struct nio_driver *driver);
+enum numio_driver nio_driver_profile(const struct nio_driver *driver);
+
+/* Owner: takes a prepared operation.  It reaches the kernel at the next nio_driver_flush() or
+ * park; beyond the credits it waits its turn in a queue of the driver.  Never fails: what cannot
+ * be submitted completes with its error. */
+void nio_driver_submit(struct nio_driver *driver, struct numio_op *op);
+/* Owner: asks the kernel to end an operation that was submitted here.  The operation still
+ * completes exactly once; the call keeps no pointer to it beyond its completion. */
+void nio_driver_cancel(struct nio_driver *driver, struct numio_op *op);
+/* Owner: publishes what was submitted, waking the SQ thread if it sleeps. */
+void nio_driver_flush(struct nio_driver *driver);
+/* Owner: true when flush has something to do.  One load. */
+bool nio_driver_needs_flush(const struct nio_driver *driver);
+/* Any worker: true when a reap would find something, as far as memory tells without a system
+ * call.  Cheap enough for a spin loop. */
+bool nio_driver_has_completions(const struct nio_driver *driver);
+/* Owner: completes up to `max` operations; does not block.  Returns how many. */
+unsigned nio_driver_reap(struct nio_driver *driver, unsigned max);
+/* Sibling: the same for completions that are already posted; 0 if the owner or another sibling
+ * is at it. */
+unsigned nio_driver_reap_for(struct nio_driver *driver, unsigned max);
+/* Owner: operations submitted and not yet completed, the queued ones included. */
+unsigned nio_driver_in_flight(const struct nio_driver *driver);
+
+/* Owner: flushes, then blocks until a completion is posted, nio_driver_unpark() was called (also
+ * before: it is remembered), a signal came, or `timeout_ns` passed (negative: no limit).  Does not
+ * reap. */
+void nio_driver_park(struct nio_driver *driver, int64_t timeout_ns);
+/* Any thread: makes the owner's present or next park return.  Costs a system call. */
+void nio_driver_unpark(struct nio_driver *driver);
+
+struct nio_driver_counters {
+    uint64_t sqes, cqes, enters, bytes_in, bytes_out, reaped_for;
+};
+/* Any thread; values are a moment old. */
+void nio_driver_counters(const struct nio_driver *driver, struct nio_driver_counters *ret);
+
+/* Any thread: how many iou-sqp threads this process has, and whether each is SCHED_OTHER; waits up
+ * to `patience_ms` for them to reach `expected`.  Reads /proc. */
+int nio_driver_count_sq_threads(unsigned expected, unsigned patience_ms, unsigned *ret_count);
+
+#endif

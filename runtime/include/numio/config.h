@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/* numio/config.h: everything a runtime can be told before it starts.
+ *
+ * Plain data: start with numio_config_init(), change fields, pass it to numio_runtime_create().
+ * Each scalar field can be overridden from the environment: NUMIO_ and the field's name in
+ * capitals (NUMIO_WORKERS=2, NUMIO_DRIVER=defer, NUMIO_IDLE=spin, NUMIO_TOPOLOGY="pack:2 ...").
+ * A value that makes no sense is refused with an error whose detail names the field.
+ */
+#ifndef NUMIO_CONFIG_H
+#define NUMIO_CONFIG_H
+
+#include <numio/base.h>
+#include <numio/task.h>
+#include <numio/topology.h>
+
+NUMIO_BEGIN_DECLS
+
+/* How a worker reaches the kernel. */
+enum numio_driver {
+    NUMIO_DRIVER_AUTO = 0, /* sqpoll where it pays, else defer, else epoll; the status says why */
+    NUMIO_DRIVER_SQPOLL,   /* io_uring; a kernel thread per node reads the submissions */
+    NUMIO_DRIVER_DEFER,    /* io_uring; SINGLE_ISSUER + DEFER_TASKRUN */
+    NUMIO_DRIVER_EPOLL     /* readiness and the blocking pool, where io_uring is refused */
+};
+
+/* What a worker without work does. */
+enum numio_idle_policy {
+    NUMIO_IDLE_BALANCED = 0, /* spins as long as spinning has paid lately, then parks */
+    NUMIO_IDLE_SPIN,         /* never parks: lowest latency, one core each at 100 % */
+    NUMIO_IDLE_PARK          /* parks at once: least CPU */
+};
+
+/* Hooks run on the thread that does what they are named for, must not suspend, and may not spawn.
+ * `arg` is numio_config.hooks.arg. */
+struct numio_hooks {
+    void (*on_task_spawn)(const struct numio_task_meta *task, void *arg);
+    void (*before_poll)(const struct numio_task_meta *task, void *arg);
+    void (*after_poll)(const struct numio_task_meta *task, void *arg);
+    void (*on_task_terminate)(const struct numio_task_meta *task, void *arg);
+    void (*on_thread_start)(unsigned worker, void *arg);
+    void (*on_thread_stop)(unsigned worker, void *arg);
+    void (*on_thread_park)(unsigned worker, void *arg);
+    void (*on_thread_unpark)(unsigned worker, void *arg);
+    void *arg;
+};
+
+struct numio_config {
+    size_t size;          /* sizeof(struct numio_config), set by numio_config_init() */
+    const char *name;     /* prefix of thread names, at most 8 characters; "numio" */
+    const char *topology; /* NULL: this machine; hwloc synthetic text or the path of its XML */
+    const char *cpus;     /* "0-3,8": only these CPUs; NULL: all the process may use */
+    unsigned workers;     /* 0: one per core */
+    bool worker_per_pu;   /* a worker on every hardware thread */
+    enum numio_shard_by shard_by;
+    enum numio_driver driver;
+    int sq_thread_cpu;        /* -1: chosen by the plan */
+    unsigned sq_idle_ms;      /* SQ thread sleeps after this long idle; 0: 1 ms shared, else 10 */
+    unsigned ring_entries;    /* submission queue, power of two, 8 to 32768; 0: 1024 */
+    enum numio_idle_policy idle;
+    uint64_t spin_ns;         /* balanced: most time spent spinning before a park; 0: 50 us */
+    unsigned inject_interval; /* ticks between looks at the inject queue; 0: tuned, about 61 */
+    unsigned driver_interval; /* busy ticks between looks at the ring; 0: 61 */
+    size_t stack_bytes;       /* coroutine stacks, 8 KiB to 64 MiB; 0: 64 KiB */
+    unsigned blocking_threads; /* most threads of the blocking pool, all nodes; 0: 64 */
+    uint64_t blocking_keep_alive_ns; /* an idle one ends after this; 0: 10 s */
+    unsigned blocking_queue;         /* waiting functions per node before -EAGAIN; 0: 16384 */
+    bool blocking_on_worker_cpus;    /* let the pool use the workers' CPUs even if others exist */
+    bool memory_strict;       /* arenas bind instead of prefer: no spill to other nodes */
+    bool huge_pages;          /* arenas ask for transparent huge pages */
+    bool report_overflow;     /* install the SIGSEGV reporter of coroutine stack overflows */
+    uint64_t rng_seed;        /* 0: from the clock; same seed, one worker: same schedule */
+    struct numio_hooks hooks;
+};
+
+/* Sets the defaults.   Errors: -E2BIG `size` is larger than this library knows; -EINVAL too small. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_config_init(struct numio_config *config, size_t size);
+
+/* Reads overrides from the environment, as numio_runtime_create() does by itself.
+ * Errors: -EINVAL, the detail names the variable and what it accepts. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_config_from_env(struct numio_config *config);
+
+NUMIO_END_DECLS
+
+#endif

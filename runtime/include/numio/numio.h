@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* numio/numio.h: all of numio's public interface.  Including it has no cost beyond compile time;
+ * each part can be included alone.
+ */
+#ifndef NUMIO_NUMIO_H
+#define NUMIO_NUMIO_H
+
+#include <numio/arena.h>
+#include <numio/base.h>
+#include <numio/config.h>
+#include <numio/error.h>
+#include <numio/io.h>
+#include <numio/op.h>
+#include <numio/runtime.h>
+#include <numio/task.h>
+#include <numio/topology.h>
+
+#endif

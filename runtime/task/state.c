@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/* The design note stands in state.h.  Every transition is one read-modify-write where the new
+ * word does not depend on the old one, else a CAS loop; a CAS fails only because another thread
+ * succeeded, so the loops are lock-free.
+ *
+ * Orders: a wake releases what the waker wrote ([TS1]), the popper acquires it ([TS2]); the end of
+ * a poll releases the task's memory to the next worker ([TS3], taken up by [TS2] through the run
+ * queue or through the waker's RMW); completion releases the result ([TS4]) to whoever loads
+ * COMPLETE ([TS5]).
+ */
+#include "runtime/task/state.h"
+
+#include "runtime/base/assert.h"
+
+uint64_t nio_state_start(struct nio_task *task)
+{
+    /* relaxed: the CAS below re-reads it */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
+    uint64_t new;
+    do {
+        NIO_DEBUG_ASSERT((old & NIO_STATE_NOTIFIED) && !(old & NIO_STATE_RUNNING) &&
+                         !(old & NIO_STATE_COMPLETE));
+        new = (old & ~(NIO_STATE_NOTIFIED | NIO_STATE_OP_DONE)) | NIO_STATE_RUNNING;
+        /* [TS2] acquire: sees what wakers and the last poll wrote.  Pairs with [TS1] and [TS3].
+         * relaxed on failure: retried. */
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acquire,
+                                                    memory_order_relaxed));
+    return old;
+}
+
+bool nio_state_idle(struct nio_task *task)
+{
+    /* [TS3] acq_rel: hands the task's memory to the next worker, pairs with [TS2]; acquire, since
+     * a caller that requeues acts on the waker's behalf, pairs with [TS1]. */
+    uint64_t old =
+        atomic_fetch_sub_explicit(&task->state, NIO_STATE_RUNNING, memory_order_acq_rel);
+    NIO_DEBUG_ASSERT(old & NIO_STATE_RUNNING);
+    return (old & NIO_STATE_NOTIFIED) != 0;
+}
+
+void nio_state_requeue(struct nio_task *task)
+{
+    /* relaxed: the CAS below re-reads it */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
+    /* [TS3] release: as in nio_state_idle(), pairs with [TS2]; relaxed on failure: retried */
+    while (!atomic_compare_exchange_weak_explicit(
+        &task->state, &old, (old & ~NIO_STATE_RUNNING) | NIO_STATE_NOTIFIED, memory_order_release,
+        memory_order_relaxed)) {
+    }
+}
+
+bool nio_state_complete(struct nio_task *task, uintptr_t *ret_waker)
+{
+    /* [TS6] acquire: sees the join waker stored before [TS7] set JOIN_WAKER */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_acquire);
+    uintptr_t waker;
+    uint64_t new;
+    do {
+        NIO_DEBUG_ASSERT((old & NIO_STATE_RUNNING) && !(old & NIO_STATE_COMPLETE));
+        /* While JOIN_WAKER is set the joiner does not write the field; if it takes the waker back
+         * in between, the CAS fails. */
+        waker = (old & NIO_STATE_JOIN_WAKER) ? task->join_waker : 0;
+        new = (old & ~(NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) | NIO_STATE_COMPLETE;
+        new -= NIO_STATE_REF;
+        if (nio_state_refs(new) == 0)
+            break; /* nobody else can reach the task: no RMW is needed, and no waker can be set */
+        /* [TS4] acq_rel: publishes the result to [TS5]; acquire for the last reference, as in
+         * nio_state_unref().  [TS6] acquire on failure, as above. */
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acq_rel,
+                                                    memory_order_acquire));
+    *ret_waker = waker;
+    return nio_state_refs(new) == 0;
+}
+
+enum nio_wake_action nio_state_wake_by_ref(struct nio_task *task)
+{
+    /* [TS1] acq_rel: the next poll sees what the caller wrote, pairs with [TS2]; acquire, since
+     * the caller may go on to queue the memory of the last poll, pairs with [TS3]. */
+    uint64_t old =
+        atomic_fetch_or_explicit(&task->state, NIO_STATE_NOTIFIED, memory_order_acq_rel);
+    return (old & (NIO_STATE_RUNNING | NIO_STATE_COMPLETE | NIO_STATE_NOTIFIED))
+               ? NIO_WAKE_NOTHING
+               : NIO_WAKE_QUEUE;
+}
+
+enum nio_wake_action nio_state_wake_op_done(struct nio_task *task)
+{
+    /* [TS1] acq_rel: the operation's result is seen by the resumed coroutine.  Pairs with [TS2],
+     * and with [TS3] as above. */
+    uint64_t old = atomic_fetch_or_explicit(
+        &task->state, NIO_STATE_NOTIFIED | NIO_STATE_OP_DONE, memory_order_acq_rel);
+    NIO_DEBUG_ASSERT(!(old & (NIO_STATE_COMPLETE | NIO_STATE_OP_DONE)));
+    return (old & (NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) ? NIO_WAKE_NOTHING : NIO_WAKE_QUEUE;
+}
+
+enum nio_wake_action nio_state_cancel(struct nio_task *task)
+{
+    /* [TS1] acq_rel: as in nio_state_wake_by_ref(); pairs with [TS2] and [TS3] */
+    uint64_t old = atomic_fetch_or_explicit(
+        &task->state, NIO_STATE_NOTIFIED | NIO_STATE_CANCELLED, memory_order_acq_rel);
+    return (old & (NIO_STATE_RUNNING | NIO_STATE_COMPLETE | NIO_STATE_NOTIFIED))
+               ? NIO_WAKE_NOTHING
+               : NIO_WAKE_QUEUE;
+}
+
+enum nio_wake_action nio_state_cancel_owned(struct nio_task *task)
+{
+    /* relaxed: the CAS below re-reads it */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
+    do {
+        /* A freer zeroes the word before the cell travels home, so a CAS from a live word cannot
+         * succeed on a free cell. */
+        if (old == 0 || (old & NIO_STATE_COMPLETE))
+            return NIO_WAKE_NOTHING;
+        /* [TS1] acq_rel: as in nio_state_wake_by_ref(); pairs with [TS2] and [TS3]; relaxed on
+         * failure: retried */
+    } while (!atomic_compare_exchange_weak_explicit(
+        &task->state, &old, old | NIO_STATE_NOTIFIED | NIO_STATE_CANCELLED, memory_order_acq_rel,
+        memory_order_relaxed));
+    return (old & (NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) ? NIO_WAKE_NOTHING : NIO_WAKE_QUEUE;
+}
+
+enum nio_wake_action nio_state_wake_by_value(struct nio_task *task)
+{
+    /* relaxed: the CAS below re-reads it */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
+    uint64_t new;
+    do {
+        NIO_DEBUG_ASSERT(nio_state_refs(old) > 0);
+        new = (old | NIO_STATE_NOTIFIED) - NIO_STATE_REF;
+        /* [TS1] acq_rel: as in nio_state_wake_by_ref(); pairs with [TS2] and [TS3]; also the
+         * release and acquire of a dropped reference, as in nio_state_unref().  relaxed on
+         * failure: retried. */
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+    if (nio_state_refs(new) == 0)
+        return NIO_WAKE_RELEASE; /* complete: a live task holds a reference to itself */
+    return (old & (NIO_STATE_RUNNING | NIO_STATE_COMPLETE | NIO_STATE_NOTIFIED))
+               ? NIO_WAKE_NOTHING
+               : NIO_WAKE_QUEUE;
+}
+
+void nio_state_ref(struct nio_task *task)
+{
+    /* relaxed: the caller holds a reference already, a new one publishes nothing */
+    (void)atomic_fetch_add_explicit(&task->state, NIO_STATE_REF, memory_order_relaxed);
+}
+
+bool nio_state_unref(struct nio_task *task)
+{
+    /* [TS8] acq_rel: whoever drops the last reference sees what the other holders did with the
+     * cell.  Pairs with itself, [TS4] and [TS1] in nio_state_wake_by_value(). */
+    uint64_t old = atomic_fetch_sub_explicit(&task->state, NIO_STATE_REF, memory_order_acq_rel);
+    NIO_DEBUG_ASSERT(nio_state_refs(old) > 0);
+    return nio_state_refs(old) == 1;
+}
+
+bool nio_state_set_join_waker(struct nio_task *task)
+{
+    /* relaxed: the CAS below re-reads it */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
+    do {
+        NIO_DEBUG_ASSERT(!(old & NIO_STATE_JOIN_WAKER));
+        if (old & NIO_STATE_COMPLETE)
+            return false;
+        /* [TS7] release: publishes join_waker to the completer.  Pairs with [TS6].  relaxed on
+         * failure: retried, and COMPLETE is acted upon only after nio_state_load(). */
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old,
+                                                    old | NIO_STATE_JOIN_WAKER,
+                                                    memory_order_release, memory_order_relaxed));
+    return true;
+}
+
+bool nio_state_unset_join_waker(struct nio_task *task)
+{
+    /* relaxed: the CAS below re-reads it */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
+    do {
+        NIO_DEBUG_ASSERT(old & NIO_STATE_JOIN_WAKER);
+        if (old & NIO_STATE_COMPLETE)
+            return false;
+        /* relaxed: taking the own waker back reads nothing; if a completer got in between, the
+         * CAS fails */
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old,
+                                                    old & ~NIO_STATE_JOIN_WAKER,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
+bool nio_state_drop_join(struct nio_task *task)
+{
+    /* [TS5] acquire: when this is the last reference the cell is freed right away and needs what
+     * the completer wrote.  Pairs with [TS4]. */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_acquire);
+    if (nio_state_refs(old) == 1)
+        return true; /* only we can reach it: no RMW needed */
+    uint64_t new;
+    do {
+        NIO_DEBUG_ASSERT(old & NIO_STATE_JOIN_INTEREST);
+        new = (old & ~NIO_STATE_JOIN_INTEREST) - NIO_STATE_REF;
+        /* [TS8] acq_rel: a dropped reference, as in nio_state_unref(); relaxed on failure */
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+    return nio_state_refs(new) == 0;
+}
+
+uint64_t nio_state_load(const struct nio_task *task)
+{
+    /* [TS5] acquire: with COMPLETE comes the result.  Pairs with [TS4]. */
+    return atomic_load_explicit(&task->state, memory_order_acquire);
+}

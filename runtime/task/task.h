@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* task/task.h: the header every task starts with, and the one table by which a task reaches its
+ * scheduler.
+ *
+ * Layout of a cell: struct nio_task (96 bytes), then a future's state and output or a coroutine's
+ * control block.  The first word is the state word, which is zero only in a free cell, and the
+ * second is a link, as alloc/slab.h wants it.
+ *
+ * References (upper bits of the state word): one for the task's own life, from spawn until it
+ * completes; one for the join handle; one for each waker, abort handle and started operation of a
+ * future.  An entry in a run queue needs none: a task completes only by running, and it cannot
+ * run while it is queued.
+ */
+#ifndef NIO_TASK_TASK_H
+#define NIO_TASK_TASK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <numio/op.h>
+#include <numio/task.h>
+
+#include "runtime/base/compiler.h"
+#include "runtime/base/mpsc.h"
+
+struct nio_task;
+
+/* The one way from a task to its scheduler: embedded at the head of the runtime. */
+struct nio_schedule {
+    /* Queues a task that has just become NOTIFIED; any thread; never suspends. */
+    void (*schedule)(const struct nio_schedule *self, struct nio_task *task);
+    /* Frees the cell of a task whose last reference is gone; any thread. */
+    void (*release)(const struct nio_schedule *self, struct nio_task *task);
+};
+
+enum nio_task_kind { NIO_TASK_FUTURE = 0, NIO_TASK_COROUTINE, NIO_TASK_BLOCKING };
+
+/* What a suspended coroutine waits for, when not a wake in general. */
+enum nio_wait_kind { NIO_WAIT_WAKE = 0, NIO_WAIT_OP, NIO_WAIT_JOIN };
+
+enum nio_task_flag {
+    NIO_TASK_STARTED = 1 << 0,     /* has been polled at least once */
+    NIO_TASK_SHIELDED = 1 << 1,    /* its current operation must not be cancelled (close) */
+    NIO_TASK_YIELDED = 1 << 2,     /* asked to go behind the other ready tasks */
+    NIO_TASK_OP_CANCELLED = 1 << 3 /* the awaited operation was asked to end */
+};
+
+struct nio_task {
+    _Atomic uint64_t state;     /* any thread, RMW: task/state.h */
+    struct nio_mpsc_node link;  /* the queue it stands in; whoever queued it */
+    const struct nio_schedule *scheduler; /* constant after bind */
+    union {
+        enum numio_poll (*poll)(void *state, struct numio_context *cx);
+        int64_t (*run)(void *arg); /* coroutines and blocking functions */
+    } entry; /* constant after bind */
+    union {
+        void (*drop)(void *state);
+        void *arg;
+    } with;               /* constant after bind */
+    uintptr_t join_waker; /* task/join.h: owner set by JOIN_WAKER */
+    uint64_t id;          /* constant after bind */
+    const struct numio_site *site; /* constant after bind */
+    const char *name;              /* constant after bind, may be NULL */
+    struct numio_op *ops; /* operations started and not yet seen ended; the running task only */
+    uint32_t state_bytes;  /* future: bytes of its state, constant */
+    uint16_t output_bytes; /* future: bytes of its output, constant */
+    uint16_t home_worker;  /* stripe that owns the cell: worker index, or NIO_STRIPE_FOREIGN */
+    uint16_t node;         /* home node, constant */
+    uint16_t pinned_worker; /* with NUMIO_AFFINITY_WORKER, constant */
+    uint8_t kind;          /* enum nio_task_kind, constant */
+    uint8_t affinity;      /* enum numio_affinity, constant */
+    uint8_t flags;         /* enum nio_task_flag; the running task only */
+    uint8_t wait_kind;     /* enum nio_wait_kind; the running task only */
+};
+
+_Static_assert(sizeof(struct nio_task) == 96, "cells are sized for a header of 96 bytes");
+_Static_assert(offsetof(struct nio_task, state) == 0, "a free cell's first word is zero");
+_Static_assert(offsetof(struct nio_task, link) == 8, "the slab links free cells here");
+
+enum { NIO_STRIPE_FOREIGN = 0xffff };
+
+static inline struct nio_task *nio_task_of_link(struct nio_mpsc_node *node)
+{
+    return NIO_CONTAINER_OF(node, struct nio_task, link);
+}
+
+/* A future's state, aligned to 16 bytes. */
+static inline void *nio_task_payload(struct nio_task *task)
+{
+    return task + 1;
+}
+
+/* A future's output, after its state. */
+static inline void *nio_task_output(struct nio_task *task)
+{
+    return (char *)(task + 1) + nio_align_up(task->state_bytes, 16);
+}
+
+#endif
