@@ -148,12 +148,13 @@ void nio_coro_init(struct nio_coro *c, void *stack_low, void *stack_high, nio_co
 _Noreturn void nio_coro_switch_last(struct nio_coro *c, struct nio_coro *host)
 {
     nio_coro_debug_out(c, host);
-    void *sp = host->sp;
-    void *unused_sp;
     c->sp = NULL;
+    void *sp = host->sp;
     nio_sanitizer_last_begin(&c->sanitizer);
-    nio_coro_swap(&unused_sp, sp);
-    __builtin_unreachable(); /* nothing keeps unused_sp, so nobody can come back here */
+    /* The stack pointer saved here is nobody's.  It goes where the host's was, which is void once
+     * the host runs; a local would not do, ASan's copy of this frame is gone already. */
+    nio_coro_swap(&host->sp, sp);
+    __builtin_unreachable();
 }
 
 #ifdef NIO_DEBUG
