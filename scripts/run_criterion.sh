@@ -5,7 +5,7 @@
 # Criterion exits 0 when it ran no test at all (no /proc, or everything skipped), which must not
 # pass for success: a program that reports no test, passed or skipped, fails here.  The last line
 # printed is `criterion: NAME passed=N failed=N skipped=N`; it is also appended to the file named
-# by NUMIO_TEST_REPORT if that is set.
+# by NUMIO_TEST_REPORT if that is set.  Exits with 77 when every test was skipped.
 set -u
 
 # A test that hangs is named by Criterion itself before CTest ends the whole program.
@@ -40,6 +40,8 @@ elif [ "$failed" -gt 0 ] && [ "$status" -eq 0 ]; then
 elif [ "$failed" -eq 0 ] && [ "$status" -ne 0 ]; then
     echo "criterion: $name exits with $status though no test failed" >&2
     line="$name passed=$passed failed=1 skipped=$skipped"
+elif [ $((passed + failed)) -eq 0 ]; then
+    status=77
 fi
 echo "criterion: $line"
 if [ -n "${NUMIO_TEST_REPORT:-}" ]; then

@@ -6,7 +6,9 @@
 enable_language(CXX)
 
 file(GLOB_RECURSE private_headers CONFIGURE_DEPENDS
-    ${PROJECT_SOURCE_DIR}/numa/*.h ${PROJECT_SOURCE_DIR}/alloc/*.h ${PROJECT_SOURCE_DIR}/runtime/*.h)
+    ${PROJECT_SOURCE_DIR}/numa/*.h
+    ${PROJECT_SOURCE_DIR}/alloc/*.h
+    ${PROJECT_SOURCE_DIR}/runtime/*.h)
 list(FILTER private_headers EXCLUDE REGEX "/include/numio/")
 
 # Writes one source per header that includes it twice; ret_sources gets their paths.

@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# The steps of test.sh, one function each.  A step runs in the repository's root, prints what it
+# does and fails by its exit status, or skips by 77.  A step that runs several tests writes
+# `PASSED FAILED SKIPPED` to the file $COUNTS; another counts as one test.
+
+# Files that git knows or would add and that match the patterns.
+repo_files() {
+    git ls-files -co --exclude-standard -- "$@" | sort -u | while read -r file; do
+        [ ! -f "$file" ] || echo "$file"
+    done
+}
+
+# run_ctest PRESET LABELS [ARGS]: runs what has one of the labels, writes $COUNTS.
+run_ctest() {
+    local preset=$1 labels=$2 status=0 report=$COUNTS.report junit=$COUNTS.xml
+    shift 2
+    : >"$report"
+    NUMIO_TEST_REPORT=$report ctest --preset "$preset" -L "^($labels)\$" --parallel "$JOBS" \
+        --output-junit "$junit" "$@" || status=$?
+    grep -h '^skipped: ' "build/$preset/Testing/Temporary/LastTest.log" || true
+    [ -s "$junit" ] || return 1
+    python3 scripts/count_tests.py "$junit" "$report" >"$COUNTS"
+    return "$status"
+}
+
+step_format() {
+    repo_files '*.c' '*.h' | xargs --no-run-if-empty clang-format --dry-run -Werror
+}
+
+step_layers() {
+    python3 scripts/layers.py --self-test
+    python3 scripts/layers.py
+}
+
+step_tidy() {
+    python3 scripts/tidy.py --self-test
+    python3 scripts/tidy.py
+}
+
+step_shellcheck() {
+    repo_files '*.sh' '.ci/run' | xargs --no-run-if-empty shellcheck -x
+}
+
+step_build() {
+    configure dev
+    build dev
+}
+
+step_headers() {
+    build dev --target check_headers
+}
+
+step_unit() {
+    run_ctest dev unit
+}
+
+step_stress() {
+    run_ctest dev stress
+}
+
+step_symbols() {
+    scripts/symbols.sh --self-test
+    scripts/symbols.sh build/dev/lib/libnumio.a build/dev/lib/libnumio.so
+}
+
+step_asan() {
+    configure asan
+    build asan
+    run_ctest asan 'unit|stress'
+}
+
+step_tsan() {
+    configure tsan
+    build tsan
+    run_ctest tsan stress
+}
+
+step_clang() {
+    configure clang
+    build clang
+}
+
+# Every assembly file of the coroutines must assemble for aarch64 (each guards itself by
+# architecture); tests/aarch64/X.c, linked with them, runs under qemu-user.
+step_aarch64() {
+    local cc=aarch64-linux-gnu-gcc out=build/aarch64 files tests file name passed=0 failed=0
+    mkdir -p "$out"
+    mapfile -t files < <(repo_files 'runtime/coro/*.S')
+    mapfile -t tests < <(repo_files 'tests/aarch64/*.c')
+    if [ ${#files[@]} -eq 0 ]; then
+        echo "no assembly in runtime/coro"
+        return 77
+    fi
+    for file in "${files[@]}"; do
+        echo "assemble $file"
+        "$cc" -I. -Wall -Werror -c "$file" -o "$out/$(basename "$file").o"
+        passed=$((passed + 1))
+    done
+    aarch64-linux-gnu-nm --defined-only "$out"/*.S.o | grep ' T nio_' # at least one defines code
+    for file in "${tests[@]}"; do
+        name=$(basename "$file" .c)
+        echo "run $file"
+        if "$cc" -std=gnu17 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -static -I. \
+            -Iruntime/include -Inuma/include -Ialloc/include "$file" "${files[@]}" \
+            -o "$out/$name" && timeout 120 qemu-aarch64 "$out/$name"; then
+            passed=$((passed + 1))
+        else
+            failed=$((failed + 1))
+        fi
+    done
+    echo "$passed $failed 0" >"$COUNTS"
+    [ "$failed" -eq 0 ]
+}
+
+step_release() {
+    configure release
+    build release
+    run_ctest release run
+}
+
+# A program outside the tree that finds the installed numio in every documented way.
+step_install() {
+    local prefix=$ROOT/build/install out=$ROOT/build/consumer
+    rm -rf "$prefix" "$out"
+    [ -f build/release/lib/libnumio.a ] || { configure release && build release; }
+    cmake --install build/release --prefix "$prefix"
+    scripts/check_install.sh "$prefix" "$out"
+}
