@@ -33,7 +33,8 @@ readelf -d "$out/consumer_pc_shared" | grep 'NEEDED.*libnumio\.so\.0'
 
 echo "pkg-config, static"
 read -ra flags <<<"$(run_pkg_config --cflags --static --libs)"
-cc "$root/tests/consumer/consumer.c" "${flags[@]/-lnumio/-l:libnumio.a}" -o "$out/consumer_pc_static"
+flags=("${flags[@]/-lnumio/-l:libnumio.a}")
+cc "$root/tests/consumer/consumer.c" "${flags[@]}" -o "$out/consumer_pc_static"
 "$out/consumer_pc_static"
 
 echo "moved prefix"

@@ -31,7 +31,7 @@ not_allowed() {
         BEGIN {
             while ((getline line < list) > 0) {
                 if (line ~ /^[ \t]*(#|$)/) continue
-                if (split(line, word, /[ \t]+/) < 2) { print "no reason given in symbols.allow:", line }
+                if (split(line, word, /[ \t]+/) < 2) print "no reason in symbols.allow:", line
                 pattern[++count] = "^" word[1] "$"
                 text[count] = word[1]
             }
@@ -71,7 +71,8 @@ C
     gcc -shared "$dir/bad.o" -o "$dir/libbad.so"
     echo "bad.o:gone stale entry" >"$dir/allow"
     problems=$(check "$dir/libbad.a" "$dir/libbad.so" "$dir/allow")
-    for expected in "bad global name: bad.o badly_named" "exported by the shared library: nio_exported" \
+    for expected in "bad global name: bad.o badly_named" \
+        "exported by the shared library: nio_exported" \
         "writable global variable: bad.o nio_shared_state" "lists what is not there: bad.o:gone" \
         "writable global variable: bad.o hidden_state"; do
         if ! grep -qF "$expected" <<<"$problems"; then

@@ -19,9 +19,10 @@ enum { NIO_FUTEX_FOREVER = -1 };
  * Returns 0 when woken (perhaps spuriously), -EAGAIN when the word differed, -ETIMEDOUT, -EINTR. */
 static inline int nio_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns)
 {
-    struct timespec limit = { .tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000 };
-    long rc = syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected,
-                      timeout_ns < 0 ? NULL : &limit, NULL, 0);
+    struct timespec limit = { .tv_sec = timeout_ns / 1000000000,
+                              .tv_nsec = timeout_ns % 1000000000 };
+    long rc = syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout_ns < 0 ? NULL : &limit,
+                      NULL, 0);
     return rc == 0 ? 0 : -errno;
 }
 

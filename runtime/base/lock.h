@@ -56,8 +56,8 @@ static inline bool nio_lock_try(struct nio_lock *lock)
     uint32_t expected = 0;
     /* [BL1] acquire: sees what the last holder wrote.  Pairs with [BL2], the release in
      * nio_lock_release().  relaxed on failure: nothing is read. */
-    bool taken = atomic_compare_exchange_strong_explicit(&lock->state, &expected, 1,
-                                                         memory_order_acquire, memory_order_relaxed);
+    bool taken = atomic_compare_exchange_strong_explicit(
+        &lock->state, &expected, 1, memory_order_acquire, memory_order_relaxed);
     if (taken)
         nio_lock_rank_enter(lock);
     return taken;
