@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The steps of test.sh, one function each.  A step runs in the repository's root, prints what it
-# does and fails by its exit status, or skips by 77.  A step that runs several tests writes
-# `PASSED FAILED SKIPPED` to the file $COUNTS; another counts as one test.
+# The steps of test.sh, one function each.  Builds go on after an error (-k 0), so that one log
+# names all of them.  A step runs in the repository's root, prints what it does, and fails by its
+# exit status, or skips by 77.  A step that runs several tests writes `PASSED FAILED SKIPPED` to
+# the file $COUNTS; another counts as one test.
 
 # Files that git knows or would add and that match the patterns.
 repo_files() {
@@ -44,14 +45,15 @@ step_shellcheck() {
 
 step_build() {
     configure dev
-    build dev
+    build dev -- -k 0
 }
 
 step_headers() {
-    build dev --target check_headers
+    build dev --target check_headers -- -k 0
 }
 
 step_unit() {
+    scripts/run_criterion.sh --self-test
     run_ctest dev unit
 }
 
@@ -66,19 +68,19 @@ step_symbols() {
 
 step_asan() {
     configure asan
-    build asan
+    build asan -- -k 0
     run_ctest asan 'unit|stress'
 }
 
 step_tsan() {
     configure tsan
-    build tsan
+    build tsan -- -k 0
     run_ctest tsan stress
 }
 
 step_clang() {
     configure clang
-    build clang
+    build clang -- -k 0
 }
 
 # Every assembly file of the coroutines must assemble for aarch64 (each guards itself by
@@ -115,7 +117,7 @@ step_aarch64() {
 
 step_release() {
     configure release
-    build release
+    build release -- -k 0
     run_ctest release run
 }
 
