@@ -73,8 +73,8 @@ static struct nio_extent_page *list_page(struct nio_extents *extents, uint32_t i
         atomic_load_explicit(&extents->pages[index], memory_order_acquire);
     if (page)
         return page;
-    struct nio_extent_page *fresh = mmap(NULL, sizeof *fresh, PROT_READ | PROT_WRITE,
-                                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct nio_extent_page *fresh =
+        mmap(NULL, sizeof *fresh, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (fresh == MAP_FAILED)
         return NULL;
     /* [EX4] acq_rel: publishes the page, or sees the one that was installed first.  Pairs with
@@ -156,8 +156,8 @@ static bool hook_purge(extent_hooks_t *hooks, void *base, size_t bytes, size_t o
 }
 
 /* Extents may be cut and joined freely: only the whole list is ever unmapped. */
-static bool hook_split(extent_hooks_t *hooks, void *base, size_t bytes, size_t first,
-                       size_t second, bool is_committed, unsigned arena)
+static bool hook_split(extent_hooks_t *hooks, void *base, size_t bytes, size_t first, size_t second,
+                       bool is_committed, unsigned arena)
 {
     (void)hooks;
     (void)base;
@@ -205,8 +205,8 @@ static int probe(struct nio_extents *extents)
     return 0;
 }
 
-int nio_extents_init(struct nio_extents *extents, int os_node, bool is_strict,
-                     bool use_huge_pages, bool asks_fault)
+int nio_extents_init(struct nio_extents *extents, int os_node, bool is_strict, bool use_huge_pages,
+                     bool asks_fault)
 {
     memset(extents, 0, sizeof *extents);
     extents->hooks.alloc = hook_alloc;
@@ -257,8 +257,8 @@ static struct nio_extent_entry *entry_at(struct nio_extents *extents, uint32_t n
                                          size_t *ret_bytes)
 {
     /* [EX3] acquire, as above; pairs with [EX4] */
-    struct nio_extent_page *page = atomic_load_explicit(
-        &extents->pages[number / NIO_EXTENTS_PER_PAGE], memory_order_acquire);
+    struct nio_extent_page *page =
+        atomic_load_explicit(&extents->pages[number / NIO_EXTENTS_PER_PAGE], memory_order_acquire);
     if (!page)
         return NULL;
     struct nio_extent_entry *entry = &page->entries[number % NIO_EXTENTS_PER_PAGE];
@@ -284,9 +284,9 @@ int nio_extents_for_each(struct nio_extents *extents,
         size_t bytes;
         struct nio_extent_entry *entry = entry_at(extents, i, &bytes);
         /* relaxed: ordered by [EX6] in entry_at() */
-        int rc = entry ? visit(atomic_load_explicit(&entry->base, memory_order_relaxed), bytes,
-                               context)
-                       : 0;
+        int rc =
+            entry ? visit(atomic_load_explicit(&entry->base, memory_order_relaxed), bytes, context)
+                  : 0;
         if (rc)
             return rc;
     }

@@ -111,8 +111,7 @@ void *nio_node_arena_alloc(struct nio_node_arena *arena, size_t bytes, size_t al
     return memory;
 }
 
-void nio_node_arena_free(struct nio_node_arena *arena, void *memory, size_t bytes,
-                         size_t alignment)
+void nio_node_arena_free(struct nio_node_arena *arena, void *memory, size_t bytes, size_t alignment)
 {
     if (!memory)
         return;
@@ -142,8 +141,8 @@ static int switch_malloc(unsigned jemalloc_arena, unsigned *ret_before)
 {
     unsigned before;
     size_t before_bytes = sizeof before;
-    int error = mallctl("thread.arena", &before, &before_bytes, &jemalloc_arena,
-                        sizeof jemalloc_arena);
+    int error =
+        mallctl("thread.arena", &before, &before_bytes, &jemalloc_arena, sizeof jemalloc_arena);
     if (error)
         return nio_error(-error, "arena: jemalloc refuses to give a thread its arena");
     /* What the cache holds is the old arena's.  Fails only when the program has switched the

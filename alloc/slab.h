@@ -44,8 +44,13 @@ enum {
     NIO_SLAB_CLASSES = 14,
     NIO_SLAB_LARGE = NIO_SLAB_CLASSES, /* the class of cells with a chunk of their own */
     NIO_SLAB_CELL_MAX = 4096,          /* the largest cell that shares a chunk */
-    NIO_SLAB_EMPTY_MAX = 64,           /* empty chunks kept for the next burst: 4 MiB */
-    NIO_SLAB_OUTBOX_MAX = 32           /* cells per batch of remote frees */
+#ifdef NIO_TINY
+    NIO_SLAB_EMPTY_MAX = 1,
+    NIO_SLAB_OUTBOX_MAX = 3
+#else
+    NIO_SLAB_EMPTY_MAX = 64, /* empty chunks kept for the next burst: 4 MiB */
+    NIO_SLAB_OUTBOX_MAX = 32 /* cells per batch of remote frees */
+#endif
 };
 
 /* A cell as the slab sees it. */

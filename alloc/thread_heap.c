@@ -103,8 +103,8 @@ bool nio_thread_heap_serves_malloc(void)
     unsigned arena;
     size_t arena_bytes = sizeof arena;
     /* jemalloc finds the arena of its own memory only. */
-    bool serves = sample && mallctl("arenas.lookup", &arena, &arena_bytes, &sample,
-                                    sizeof sample) == 0;
+    bool serves =
+        sample && mallctl("arenas.lookup", &arena, &arena_bytes, &sample, sizeof sample) == 0;
     free(sample);
     return serves;
 }
