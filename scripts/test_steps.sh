@@ -80,32 +80,32 @@ step_tsan() {
 
 step_clang() {
     configure clang
-    build clang -- -k 0
+    build clang --target all --target check_headers -- -k 0
 }
 
-# Every assembly file of the coroutines must assemble for aarch64 (each guards itself by
-# architecture); tests/aarch64/X.c, linked with them, runs under qemu-user.
+# The assembly of the coroutines must assemble for aarch64 (each file guards itself by
+# architecture).  The layers that need no other library, base and coro, are linked with the
+# programs that need no others, and these run under qemu-user.
 step_aarch64() {
-    local cc=aarch64-linux-gnu-gcc out=build/aarch64 files tests file name passed=0 failed=0
+    local out=build/aarch64 assembly sources programs file name passed=0 failed=0
+    local cc=(aarch64-linux-gnu-gcc -std=gnu17 -D_GNU_SOURCE -DNIO_TINY=1 -DNIO_TEST_POINTS=1
+        -DNIO_DEBUG=1 -O2 -g -Wall -Wextra -Werror -pthread -static -I. -Iruntime/include
+        -Inuma/include -Ialloc/include)
+    rm -rf "$out"
     mkdir -p "$out"
-    mapfile -t files < <(repo_files 'runtime/coro/*.S')
-    mapfile -t tests < <(repo_files 'tests/aarch64/*.c')
-    if [ ${#files[@]} -eq 0 ]; then
-        echo "no assembly in runtime/coro"
-        return 77
-    fi
-    for file in "${files[@]}"; do
+    mapfile -t assembly < <(repo_files 'runtime/coro/*.S')
+    mapfile -t sources < <(repo_files 'runtime/base/*.c' 'runtime/coro/*.c')
+    mapfile -t programs < <(repo_files tests/stress/stress_coro.c 'tests/aarch64/*.c')
+    for file in "${assembly[@]}"; do
         echo "assemble $file"
-        "$cc" -I. -Wall -Werror -c "$file" -o "$out/$(basename "$file").o"
-        passed=$((passed + 1))
+        "${cc[@]}" -c "$file" -o "$out/$(basename "$file").o"
     done
-    aarch64-linux-gnu-nm --defined-only "$out"/*.S.o | grep ' T nio_' # at least one defines code
-    for file in "${tests[@]}"; do
+    aarch64-linux-gnu-nm --defined-only "$out"/*.S.o | grep ' T nio_' # some define code
+    for file in "${programs[@]}"; do
         name=$(basename "$file" .c)
-        echo "run $file"
-        if "$cc" -std=gnu17 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -static -I. \
-            -Iruntime/include -Inuma/include -Ialloc/include "$file" "${files[@]}" \
-            -o "$out/$name" && timeout 120 qemu-aarch64 "$out/$name"; then
+        echo "build and run $file"
+        if "${cc[@]}" "$file" "${sources[@]}" "${assembly[@]}" -o "$out/$name" &&
+            timeout 120 qemu-aarch64 "$out/$name"; then
             passed=$((passed + 1))
         else
             failed=$((failed + 1))
