@@ -44,6 +44,7 @@ BANNED = {
     r"\b(atomic_thread_fence|atomic_signal_fence|__sync_\w+|__atomic_\w+)\s*\(":
         "is banned: put the order on the operation itself",
     r"\bmemory_order_consume\b": "is banned: use acquire",
+    r"\btypedef\s+(struct|union|enum)\b": "is banned: use the tag",
     r"(?<!asm )(?<!asm__ )(?<!\w)(volatile)\b": "is banned: use atomics",
 }
 UNFINISHED = re.compile(r"\b(" + "|".join(("FIX" + "ME", "TO" + "DO", "X" * 3)) + r")\b")
