@@ -12,7 +12,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # Prints "FILE.o SYMBOL" of every global symbol in the archive that it defines.
 globals_of() {
-    nm -A --defined-only --extern-only "$1" |
+    nm -A --defined-only --extern-only --quiet "$1" |
         sed -nE 's/^.*:([^:]+\.o):[0-9a-f]+ [A-Za-z] (.+)$/\1 \2/p'
 }
 

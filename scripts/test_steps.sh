@@ -26,7 +26,14 @@ run_ctest() {
 }
 
 step_format() {
-    repo_files '*.c' '*.h' | xargs --no-run-if-empty clang-format --dry-run -Werror
+    local file bad=0
+    for file in $(repo_files '*.c' '*.h'); do
+        if ! clang-format --dry-run -Werror "$file" 2>/dev/null; then
+            echo "not formatted, run: clang-format -i $file"
+            bad=1
+        fi
+    done
+    return "$bad"
 }
 
 step_layers() {
