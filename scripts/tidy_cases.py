@@ -52,7 +52,8 @@ BAD = [
         "sprintf(b, s);", "vsprintf(b, s, v);", "strcpy(a, b);", "strcat(a, b);", "gets(a);",
         "p = alloca(8);", "n = atoi(s);", "s = strtok(a, b);", "n = rand();", "srand(1);",
         "atomic_thread_fence(memory_order_seq_cst); /* [AB1], [AB1] */", "volatile int a;",
-        "typedef struct a b;", "__sync_synchronize();", "__atomic_load_n(&a, 0);", LOAD + "consume);")
+        "typedef struct a b;", "__sync_synchronize();", "__atomic_load_n(&a, 0);",
+        LOAD + "consume);")
 ]
 
 GOOD = [
