@@ -162,16 +162,16 @@ static NIO_ALWAYS_INLINE void step_on(void)
 {
     __asm__ __volatile__("lea -128(%%rsp), %%rsp\n\t" /* past the red zone */
                          "pushfq\n\torq $0x100, (%%rsp)\n\tpopfq\n\t"
-                         "lea 128(%%rsp), %%rsp"
-                         ::: "memory", "cc");
+                         "lea 128(%%rsp), %%rsp" ::
+                             : "memory", "cc");
 }
 
 static NIO_ALWAYS_INLINE void step_off(void)
 {
     __asm__ __volatile__("lea -128(%%rsp), %%rsp\n\t"
                          "pushfq\n\tandq $~0x100, (%%rsp)\n\tpopfq\n\t"
-                         "lea 128(%%rsp), %%rsp"
-                         ::: "memory", "cc");
+                         "lea 128(%%rsp), %%rsp" ::
+                             : "memory", "cc");
 }
 
 static void step_entry(void *arg)
@@ -267,7 +267,7 @@ static pid_t child_in_coroutine(void)
     if (pid == 0) {
         ready_end = ends[1];
         (void)prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); /* refused where nothing restricts it */
-        (void)alarm(60); /* if the parent dies */
+        (void)alarm(60);                                 /* if the parent dies */
         start(gdb_entry);
         nio_coro_switch_in(&host, &co);
         _exit(1);

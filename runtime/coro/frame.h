@@ -19,9 +19,9 @@
 
 #elif defined(__aarch64__)
 
-#define NIO_FRAME_ENTRY 16  /* x19: the function the trampoline calls */
-#define NIO_FRAME_ARG 24    /* x20: the trampoline passes it to the entry function */
-#define NIO_FRAME_RESUME 8  /* x30, the return address */
+#define NIO_FRAME_ENTRY 16 /* x19: the function the trampoline calls */
+#define NIO_FRAME_ARG 24   /* x20: the trampoline passes it to the entry function */
+#define NIO_FRAME_RESUME 8 /* x30, the return address */
 #define NIO_FRAME_BYTES 160
 #define NIO_FRAME_TOP_BYTES 16 /* zeros above the first frame, see coro.c */
 

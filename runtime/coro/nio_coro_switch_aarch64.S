@@ -6,11 +6,11 @@
  * belongs to the worker thread, as mxcsr does on x86-64.  x18 belongs to the platform.
  *
  * Why a ret.  `ret` is exempt from branch target checks; `br` to the instruction after a call
- * would need a landing pad there, which compilers do not put.  The swap carries one (bti c) and the
- * trampoline is reached by `ret` only, so the object may be marked BTI.  Return addresses are not signed here: x30 is
- * kept on the stack of a suspended context only, and callers built with pac-ret sign their own.
- * The note does not claim PAC or GCS (guarded control stacks, the shadow stacks of aarch64, would
- * need one per coroutine; see the x86-64 file for why there is none).
+ * would need a landing pad there, which compilers do not put.  The swap carries one (bti c) and
+ * the trampoline is reached by `ret` only, so the object may be marked BTI.  Return addresses are
+ * not signed here: x30 is kept on the stack of a suspended context only, and callers built with
+ * pac-ret sign their own.  The note does not claim PAC or GCS (guarded control stacks, the shadow
+ * stacks of aarch64, would need one per coroutine; see the x86-64 file for why there is none).
  */
 #if defined(__aarch64__)
 

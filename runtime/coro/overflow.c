@@ -32,7 +32,7 @@ enum {
     LINE_BYTES = 512,
     NAME_BYTES_MAX = 64,
     FILE_BYTES_MAX = 160,
-    FRAME_BYTES_MAX = 1 << 20, /* the largest frame that is taken for an overflow */
+    FRAME_BYTES_MAX = 1 << 20,      /* the largest frame that is taken for an overflow */
     HANDLER_STACK_BYTES = 32 * 1024 /* for this handler and one it chains to */
 };
 
@@ -40,7 +40,7 @@ static const int handled_signals[] = { SIGSEGV, SIGBUS };
 
 static struct {
     struct nio_lock lock;
-    nio_overflow_lookup *_Atomic lookup;                /* under the lock, once; any thread reads */
+    nio_overflow_lookup *_Atomic lookup; /* under the lock, once; any thread reads */
     struct sigaction previous[NIO_ARRAY_LEN(handled_signals)]; /* constant once lookup is set */
 } installed = { .lock = { .rank = NIO_RANK_LEAF } };
 
@@ -160,8 +160,7 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 {
     int saved_errno = errno;
     /* [CO1] acquire: sees `previous`.  Pairs with [CO2], the release in install(). */
-    nio_overflow_lookup *lookup =
-        atomic_load_explicit(&installed.lookup, memory_order_acquire);
+    nio_overflow_lookup *lookup = atomic_load_explicit(&installed.lookup, memory_order_acquire);
     struct nio_overflow_report report;
     if (info->si_code > 0 && lookup(info->si_addr, &report)) {
         report_write(&report, (uintptr_t)info->si_addr, context_sp(context));
@@ -182,7 +181,8 @@ static void install(nio_overflow_lookup *lookup)
     for (size_t i = 0; i < NIO_ARRAY_LEN(handled_signals); i++) {
         const struct sigaction *previous = &installed.previous[i];
         struct sigaction action = { .sa_sigaction = on_fault, .sa_mask = previous->sa_mask };
-        action.sa_flags = SA_SIGINFO | SA_ONSTACK | (previous->sa_flags & (SA_NODEFER | SA_RESTART));
+        action.sa_flags =
+            SA_SIGINFO | SA_ONSTACK | (previous->sa_flags & (SA_NODEFER | SA_RESTART));
         (void)sigaction(handled_signals[i], &action, NULL); /* valid signals */
     }
 }
@@ -215,7 +215,8 @@ int nio_overflow_thread_enter(struct nio_overflow_thread *thread)
     size_t bytes = HANDLER_STACK_BYTES + (frame_bytes > 0 ? (size_t)frame_bytes : 0);
     void *stack = nio_zalloc(bytes);
     if (!stack)
-        return nio_error(-ENOMEM, "overflow report: no memory for a signal stack of %zu bytes", bytes);
+        return nio_error(-ENOMEM, "overflow report: no memory for a signal stack of %zu bytes",
+                         bytes);
     stack_t ours = { .ss_sp = stack, .ss_size = bytes };
     if (sigaltstack(&ours, NULL) != 0) {
         int error = -errno;

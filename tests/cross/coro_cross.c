@@ -62,10 +62,12 @@ unsigned swap_with_pattern(void **save_sp, void *load_sp, uint64_t pattern);
     "    add x9, x2, #" #step "\n    cmp " #register ", x9\n    cinc x0, x0, ne\n"
 #define TEST_D(register, step) "    fmov x10, " #register "\n" TEST(x10, step)
 #define EACH_X(do)                                                                                 \
-    do(x19, 1) do(x20, 2) do(x21, 3) do(x22, 4) do(x23, 5) do(x24, 6) do(x25, 7) do(x26, 8)        \
-        do(x27, 9) do(x28, 10) do(x29, 11)
+    do                                                                                             \
+    (x19, 1) do(x20, 2) do(x21, 3) do(x22, 4) do(x23, 5) do(x24, 6) do(x25, 7) do(x26, 8) do(      \
+        x27, 9) do(x28, 10) do(x29, 11)
 #define EACH_D(do)                                                                                 \
-    do(d8, 12) do(d9, 13) do(d10, 14) do(d11, 15) do(d12, 16) do(d13, 17) do(d14, 18) do(d15, 19)
+    do                                                                                             \
+    (d8, 12) do(d9, 13) do(d10, 14) do(d11, 15) do(d12, 16) do(d13, 17) do(d14, 18) do(d15, 19)
 __asm__("    .text\n"
         "    .globl swap_with_pattern\n"
         "swap_with_pattern:\n"
@@ -75,17 +77,15 @@ __asm__("    .text\n"
         "    stp x23, x24, [sp, #48]\n    stp x25, x26, [sp, #64]\n"
         "    stp x27, x28, [sp, #80]\n    stp d8, d9, [sp, #96]\n"
         "    stp d10, d11, [sp, #112]\n    stp d12, d13, [sp, #128]\n"
-        "    stp d14, d15, [sp, #144]\n    str x2, [sp, #160]\n"
-        EACH_X(FILL) EACH_D(FILL_D)
-        "    bl nio_coro_swap\n"
-        "    ldr x2, [sp, #160]\n    mov x0, #0\n"
-        EACH_X(TEST) EACH_D(TEST_D)
-        "    ldp d14, d15, [sp, #144]\n    ldp d12, d13, [sp, #128]\n"
-        "    ldp d10, d11, [sp, #112]\n    ldp d8, d9, [sp, #96]\n"
-        "    ldp x27, x28, [sp, #80]\n    ldp x25, x26, [sp, #64]\n"
-        "    ldp x23, x24, [sp, #48]\n    ldp x21, x22, [sp, #32]\n"
-        "    ldp x19, x20, [sp, #16]\n    ldp x29, x30, [sp], #176\n"
-        "    ret\n");
+        "    stp d14, d15, [sp, #144]\n    str x2, [sp, #160]\n" EACH_X(FILL) EACH_D(
+            FILL_D) "    bl nio_coro_swap\n"
+                    "    ldr x2, [sp, #160]\n    mov x0, #0\n" EACH_X(TEST) EACH_D(
+                        TEST_D) "    ldp d14, d15, [sp, #144]\n    ldp d12, d13, [sp, #128]\n"
+                                "    ldp d10, d11, [sp, #112]\n    ldp d8, d9, [sp, #96]\n"
+                                "    ldp x27, x28, [sp, #80]\n    ldp x25, x26, [sp, #64]\n"
+                                "    ldp x23, x24, [sp, #48]\n    ldp x21, x22, [sp, #32]\n"
+                                "    ldp x19, x20, [sp, #16]\n    ldp x29, x30, [sp], #176\n"
+                                "    ret\n");
 
 static void keep_registers(void *arg)
 {
@@ -256,7 +256,8 @@ static _Noreturn void run_out_in_child(int error_end)
     static struct scene s;
     struct nio_overflow_thread thread;
     (void)dup2(error_end, STDERR_FILENO); /* the check of the output notices a failure */
-    guarded = mmap(NULL, 2 * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    guarded =
+        mmap(NULL, 2 * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (guarded == MAP_FAILED || mprotect(guarded, STACK_BYTES, PROT_NONE) != 0 ||
         nio_overflow_install(lookup) != 0 || nio_overflow_thread_enter(&thread) != 0)
         _exit(99);

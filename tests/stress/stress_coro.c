@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Coroutines that migrate: a few threads in a ring, each with a queue; what a thread has resumed
- * it passes on to the next, so that every resumption is on another thread than the last.  Each coroutine keeps
- * plain counters, on its stack and in its record, and arrays that the sanitizers watch.  When it
- * ends, its stack is handed to a fresh one at once.
+ * it passes on to the next, so that every resumption is on another thread than the last.  Each
+ * coroutine keeps plain counters, on its stack and in its record, and arrays that the sanitizers
+ * watch.  When it ends, its stack is handed to a fresh one at once.
  *
  * What it must show: nothing is lost or mixed up, and neither ThreadSanitizer nor
  * AddressSanitizer (also with detect_stack_use_after_return=1) has anything to say.  Weakening
