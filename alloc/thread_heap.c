@@ -97,14 +97,21 @@ int nio_thread_heap_get(int os_node, bool is_strict, bool use_huge_pages,
     return 0;
 }
 
+/* Bytes that jemalloc has handed out to the calling thread. */
+static uint64_t thread_allocated(void)
+{
+    uint64_t bytes = 0;
+    size_t size = sizeof bytes;
+    (void)mallctl("thread.allocated", &bytes, &size, NULL, 0); /* stays 0 without statistics */
+    return bytes;
+}
+
 bool nio_thread_heap_serves_malloc(void)
 {
+    uint64_t before = thread_allocated();
     void *sample = malloc(1);
-    unsigned arena;
-    size_t arena_bytes = sizeof arena;
-    /* jemalloc finds the arena of its own memory only. */
-    bool serves =
-        sample && mallctl("arenas.lookup", &arena, &arena_bytes, &sample, sizeof sample) == 0;
+    __asm__("" : "+r"(sample)); /* else a compiler may leave the pair out */
+    bool serves = thread_allocated() != before;
     free(sample);
     return serves;
 }
