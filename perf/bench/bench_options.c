@@ -118,10 +118,11 @@ static int word(const char *name, const char *text, const char *const *words)
         if (strcmp(words[i], text) == 0)
             return i;
     }
-    (void)fprintf(stderr, "numio-bench: --%s takes one of:", name);
+    (void)fprintf(stderr, "numio-bench: --%s %s is none of:", name, text);
     for (int i = 0; words[i]; i++)
         (void)fprintf(stderr, " %s", words[i]);
-    die(" and not %s", text);
+    (void)fputc('\n', stderr);
+    exit(2);
 }
 
 static void set_filter(struct bench_options *o, const char *pattern)
