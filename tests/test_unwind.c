@@ -20,6 +20,7 @@ enum {
     STACK_BYTES = 256 * 1024, /* room for the unwinder, and for a signal frame */
     FRAMES_MAX = 64,
     SAMPLES_MAX = 256,
+    BASE_BYTES_MAX = 32, /* more than the trampoline has */
     OUTPUT_BYTES = 64 * 1024
 };
 
@@ -99,7 +100,7 @@ Test(unwind, backtrace_holds_every_caller_and_ends_at_the_base)
 #endif
     cr_assert_eq(nested.count, base + 1, "the trace goes on below the base");
     uintptr_t past_start = (uintptr_t)nested.frames[base] - (uintptr_t)nio_coro_start;
-    cr_assert_lt(past_start, 16, "the last frame is the trampoline");
+    cr_assert_lt(past_start, BASE_BYTES_MAX, "the last frame is the trampoline");
 }
 
 /* Frame pointers end at the base as well: what perf walks. */
@@ -136,7 +137,7 @@ static bool is_full;
 static void *host_caller; /* a return address only the host's stack has */
 static void *coroutine_caller;
 
-extern const char nio_coro_swap_symbol[] __asm__("nio_coro_swap");
+extern const char nio_coro_swap_symbol[] __asm__("nio_coro_swap_asm");
 extern const char nio_coro_start_symbol[] __asm__("nio_coro_start");
 
 enum { SWITCH_BYTES_MAX = 128 }; /* more than the switch and the trampoline have */
@@ -216,7 +217,7 @@ Test(unwind, works_at_every_instruction_of_the_switch, .timeout = 30)
         bool is_coroutine = trace_holds(trace, coroutine_caller);
         /* Before the trampoline has called anything there is no caller to find. */
         uintptr_t last = (uintptr_t)trace->frames[trace->count - 1];
-        bool is_base = !is_coroutine && last - (uintptr_t)nio_coro_start_symbol < 16;
+        bool is_base = !is_coroutine && last - (uintptr_t)nio_coro_start_symbol < BASE_BYTES_MAX;
         cr_assert_lt(trace->count, FRAMES_MAX, "endless at switch+%zu",
                      (size_t)(samples[i].pc - (uintptr_t)nio_coro_swap_symbol));
         cr_assert_eq(is_host + is_coroutine + is_base, 1, "lost at switch+%zu: %d frames",

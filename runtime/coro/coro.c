@@ -3,8 +3,8 @@
  *
  * A new stack, from the top: two zero words, so that a walk along frame pointers ends too (perf,
  * and whoever reads [rbp] and [rbp + 8]); then the forged frame of frame.h, whose frame pointer
- * is zero and whose return address is the trampoline nio_coro_start.  The trampoline starts with
- * an aligned stack pointer just below the zeros and calls entry(arg).
+ * is zero and which goes on at the trampoline nio_coro_start.  The trampoline starts with an
+ * aligned stack pointer just below the zeros and enters entry(arg).
  *
  * Sanitizer builds put first_entry() between the trampoline and the entry function: the arrival on
  * the new stack has to be announced from that stack.
@@ -23,7 +23,7 @@
 
 #if defined(__x86_64__)
 
-/* As nio_coro_swap() leaves it, from the stack pointer upwards. */
+/* As the switch leaves it, from the stack pointer upwards. */
 struct frame {
     uint64_t r15, r14, arg_r13, entry_r12, rbx, rbp, resume;
 };
@@ -59,7 +59,7 @@ static uint64_t control_words(void)
 
 #elif defined(__aarch64__)
 
-/* As nio_coro_swap() leaves it, from the stack pointer upwards. */
+/* As the switch leaves it, from the stack pointer upwards. */
 struct frame {
     uint64_t x29, resume, entry_x19, arg_x20, x21_28[8], d8_15[8];
 };
@@ -140,21 +140,9 @@ void nio_coro_init(struct nio_coro *c, void *stack_low, void *stack_high, nio_co
     nio_sanitizer_init(&c->sanitizer, stack_low, high - low);
     char *top = (char *)stack_high - ((uintptr_t)stack_high - high) - NIO_FRAME_TOP_BYTES;
     memset(top, 0, NIO_FRAME_TOP_BYTES);
-    struct frame *frame = (struct frame *)(void *)(top - sizeof *frame);
+    struct frame *frame = (struct frame *)(void *)(top - NIO_FRAME_SKIP_BYTES - sizeof *frame);
     coro_prepare(c, frame, entry, arg);
     c->sp = frame;
-}
-
-_Noreturn void nio_coro_switch_last(struct nio_coro *c, struct nio_coro *host)
-{
-    nio_coro_debug_out(c, host);
-    c->sp = NULL;
-    void *sp = host->sp;
-    nio_sanitizer_last_begin(&c->sanitizer);
-    /* The stack pointer saved here is nobody's.  It goes where the host's was, which is void once
-     * the host runs; a local would not do, ASan's copy of this frame is gone already. */
-    nio_coro_swap(&host->sp, sp);
-    __builtin_unreachable();
 }
 
 #ifdef NIO_DEBUG

@@ -26,6 +26,7 @@
 #include "runtime/base/assert.h"
 #include "runtime/base/compiler.h"
 #include "runtime/coro/sanitizer.h"
+#include "runtime/coro/swap.h"
 
 /* The least stack that nio_coro_init() takes.  What a coroutine really needs is up to its code. */
 enum { NIO_CORO_STACK_BYTES_MIN = 1024 };
@@ -56,16 +57,12 @@ _Static_assert(sizeof(struct nio_coro) == sizeof(void *), "a suspended context i
 NIO_NODISCARD int nio_coro_check(void);
 
 /* Prepares `c` so that the first switch_in runs entry(arg) on the stack [stack_low, stack_high).
- * Context: any thread; writes some 80 bytes at the stack's top.
+ * Context: any thread; writes some 200 bytes at the stack's top.
  * Owns:    the stack is the caller's until the coroutine has ended, or for ever if it never runs;
  *          a coroutine that never ran needs no clean-up.
  * Errors:  none.  `entry` must not return: it ends in nio_coro_switch_last(). */
 void nio_coro_init(struct nio_coro *c, void *stack_low, void *stack_high, nio_coro_entry *entry,
                    void *arg);
-
-/* In assembly: saves the caller's context on its stack, its stack pointer in *save_sp, and
- * resumes the context that load_sp stands for. */
-void nio_coro_swap(void **save_sp, void *load_sp);
 
 /* The parts of the wrappers that only builds with NIO_DEBUG have. */
 #ifdef NIO_DEBUG
@@ -115,8 +112,19 @@ static NIO_ALWAYS_INLINE void nio_coro_switch_out(struct nio_coro *c, struct nio
     nio_sanitizer_out_end(&c->sanitizer);
 }
 
-/* Ends `c`, the running coroutine: back to its host, for good. */
-_Noreturn void nio_coro_switch_last(struct nio_coro *c, struct nio_coro *host);
+/* Ends `c`, the running coroutine: back to its host, for good.  The stack pointer that the swap
+ * saves is nobody's.  It goes where the host's was, which is void once the host runs; a local
+ * would not do, because ASan's copy of this frame is gone by then. */
+_Noreturn static NIO_ALWAYS_INLINE void nio_coro_switch_last(struct nio_coro *c,
+                                                             struct nio_coro *host)
+{
+    nio_coro_debug_out(c, host);
+    c->sp = NULL;
+    void *sp = host->sp;
+    nio_sanitizer_last_begin(&c->sanitizer);
+    nio_coro_swap(&host->sp, sp);
+    __builtin_unreachable();
+}
 
 /* For functions that read or write a thread-local on behalf of code that may migrate: not
  * inlined, and the barrier keeps the compiler from taking them for constant functions whose

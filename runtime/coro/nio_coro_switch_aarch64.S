@@ -18,12 +18,12 @@
 
     .text
 
-/* void nio_coro_swap(void **save_sp, void *load_sp) */
-    .globl  nio_coro_swap
-    .hidden nio_coro_swap
-    .type   nio_coro_swap, %function
+/* void nio_coro_swap_asm(void **save_sp, void *load_sp) */
+    .globl  nio_coro_swap_asm
+    .hidden nio_coro_swap_asm
+    .type   nio_coro_swap_asm, %function
     .p2align 5
-nio_coro_swap:
+nio_coro_swap_asm:
     .cfi_startproc
     hint    #34                 /* bti c */
     stp     x29, x30, [sp, #-NIO_FRAME_BYTES]!
@@ -95,7 +95,7 @@ nio_coro_swap:
     .cfi_restore d15
     ret
     .cfi_endproc
-    .size   nio_coro_swap, . - nio_coro_swap
+    .size   nio_coro_swap_asm, . - nio_coro_swap_asm
 
 /* Where a new context starts: entry(arg), which never returns.  The base of every coroutine's
  * stack: the return address is undefined, so unwinders end here.  The nop in front belongs to the

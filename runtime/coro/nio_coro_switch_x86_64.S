@@ -9,16 +9,14 @@
  * store), and no code but numerics touches them.  A coroutine that changes them puts them back
  * before it suspends; builds with NIO_DEBUG assert it.
  *
- * Why a jump.  The return-address predictor holds the calls of the context that is being left, so
- * a `ret` here is always predicted wrongly (8.0 ns against 2.2 ns).  An indirect jump is predicted
- * by where it went the last times.  `notrack` because the target is the instruction after a call,
- * which carries no endbr64: the jump is as safe as a ret, the address comes from the stack.
+ * How it is entered.  By a jump with the address to go on at in rdx, and it leaves by a jump as
+ * well, so that the return-address predictor stays as it is; swap.h has the reason and figures.
  *
  * CFI.  Both stacks have the same layout around the exchange of rsp, so one description is valid
  * on either side of it: a profiler or debugger that stops on any instruction unwinds the context
  * that rsp belongs to.
  *
- * Property note.  IBT is true: every target of a tracked indirect branch starts with endbr64.
+ * Property note.  IBT is true: every target of an indirect branch starts with endbr64.
  * SHSTK is absent: with user shadow stacks (CET) each coroutine would need a shadow stack of its
  * own from map_shadow_stack(2), a mapping and a page each, which a million coroutines cannot have
  * (vm.max_map_count).  So the linker drops the mark of a program that contains this object, and
@@ -31,14 +29,20 @@
 
     .text
 
-/* void nio_coro_swap(void **save_sp, void *load_sp) */
-    .globl  nio_coro_swap
-    .hidden nio_coro_swap
-    .type   nio_coro_swap, @function
+/* rdi: where to save the stack pointer; rsi: the one to load; rdx: where to go on later. */
+    .globl  nio_coro_swap_asm
+    .hidden nio_coro_swap_asm
+    .type   nio_coro_swap_asm, @function
     .p2align 5
-nio_coro_swap:
+nio_coro_swap_asm:
     .cfi_startproc
-    endbr64
+    .cfi_def_cfa %rsp, 0
+    .cfi_register %rip, %rdx
+    leaq    -NIO_FRAME_SKIP_BYTES(%rsp), %rsp
+    .cfi_adjust_cfa_offset NIO_FRAME_SKIP_BYTES
+    pushq   %rdx
+    .cfi_adjust_cfa_offset 8
+    .cfi_rel_offset %rip, 0
     pushq   %rbp
     .cfi_adjust_cfa_offset 8
     .cfi_rel_offset %rbp, 0
@@ -80,13 +84,16 @@ nio_coro_swap:
     popq    %rcx
     .cfi_adjust_cfa_offset -8
     .cfi_register %rip, %rcx
-    notrack jmp *%rcx
+    leaq    NIO_FRAME_SKIP_BYTES(%rsp), %rsp
+    .cfi_adjust_cfa_offset -NIO_FRAME_SKIP_BYTES
+    jmp     *%rcx
     .cfi_endproc
-    .size   nio_coro_swap, . - nio_coro_swap
+    .size   nio_coro_swap_asm, . - nio_coro_swap_asm
 
 /* Where a new context starts: entry(arg), which never returns.  The base of every coroutine's
- * stack: the return address is undefined, so unwinders end here.  The nop in front belongs to the
- * description as well, because unwinders look a return address up by the byte before it. */
+ * stack: the return address is undefined, so unwinders end here.  It jumps as well, because no
+ * ret would ever match a call.  Unwinders look a return address up by the byte before it: hence a
+ * nop before each of the two. */
     .p2align 4
     .type   nio_coro_base, @function
 nio_coro_base:
@@ -100,8 +107,13 @@ nio_coro_base:
 nio_coro_start:
     endbr64
     movq    %r13, %rdi
-    callq   *%r12
-    ud2
+    leaq    1f(%rip), %rax
+    pushq   %rax
+    .cfi_adjust_cfa_offset 8
+    jmp     *%r12
+    .cfi_adjust_cfa_offset -8
+    nop
+1:  ud2
     .cfi_endproc
     .size   nio_coro_start, . - nio_coro_start
     .size   nio_coro_base, . - nio_coro_base

@@ -78,7 +78,7 @@ __asm__("    .text\n"
         "    stp x27, x28, [sp, #80]\n    stp d8, d9, [sp, #96]\n"
         "    stp d10, d11, [sp, #112]\n    stp d12, d13, [sp, #128]\n"
         "    stp d14, d15, [sp, #144]\n    str x2, [sp, #160]\n" EACH_X(FILL) EACH_D(
-            FILL_D) "    bl nio_coro_swap\n"
+            FILL_D) "    bl nio_coro_swap_asm\n"
                     "    ldr x2, [sp, #160]\n    mov x0, #0\n" EACH_X(TEST) EACH_D(
                         TEST_D) "    ldp d14, d15, [sp, #144]\n    ldp d12, d13, [sp, #128]\n"
                                 "    ldp d10, d11, [sp, #112]\n    ldp d8, d9, [sp, #96]\n"
@@ -223,7 +223,7 @@ static void check_unwinding(void)
     for (int i = 0; is_good && i < 2; i++)
         is_good = (((uintptr_t)frames[i + 1] ^ (uintptr_t)callers[i]) & mask) == 0;
     check(is_good, "backtrace() holds every caller and ends at the base");
-    check((uintptr_t)callers[1] - (uintptr_t)nio_coro_start < 16, "the base is the trampoline");
+    check((uintptr_t)callers[1] - (uintptr_t)nio_coro_start < 32, "the base is the trampoline");
     free(s.stack);
 }
 
@@ -301,7 +301,7 @@ static NIO_NOINLINE swap_function *guarded_swap(void)
     char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED)
         abort();
-    memcpy(page, (const char *)(uintptr_t)nio_coro_swap, SWAP_BYTES);
+    memcpy(page, (const char *)(uintptr_t)nio_coro_swap_asm, SWAP_BYTES);
     __builtin___clear_cache(page, page + SWAP_BYTES);
     if (mprotect(page, 4096, PROT_READ | PROT_EXEC | PROT_BTI) != 0)
         abort();
