@@ -106,6 +106,9 @@ struct nio_driver_counters {
 /* Any thread; values are a moment old. */
 void nio_driver_counters(const struct nio_driver *driver, struct nio_driver_counters *ret);
 
+/* Whether the operation's result, if not negative, is a new descriptor.  Any thread. */
+bool nio_op_makes_fd(const struct numio_op *op);
+
 /* Any thread: how many iou-sqp threads this process has, and whether each is SCHED_OTHER; waits up
  * to `patience_ms` for them to reach `expected`.  Reads /proc. */
 int nio_driver_count_sq_threads(unsigned expected, unsigned patience_ms, unsigned *ret_count);

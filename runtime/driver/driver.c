@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: MIT */
+/* The part of a driver that all profiles share, and the branch to the profile.  A branch and not
+ * a table of functions: there are two profiles, a runtime uses one of them, and the processor
+ * predicts it.
+ */
+#include "runtime/driver/driver.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "runtime/base/assert.h"
+#include "runtime/base/clock.h"
+#include "runtime/base/error.h"
+#include "runtime/base/futex.h"
+#include "runtime/base/mem.h"
+#include "runtime/driver/driver_impl.h"
+#include "runtime/task/op_done.h"
+
+int nio_driver_base_init(struct nio_driver *driver, enum numio_driver profile)
+{
+    driver->profile = profile;
+    nio_timers_init(&driver->timers);
+    atomic_init(&driver->wake, NIO_DRIVER_AWAKE);
+    driver->wake_fd = -1;
+    if (nio_fault_now())
+        return nio_error(-ENOMEM, "eventfd: no memory");
+    driver->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (driver->wake_fd >= 0)
+        return 0;
+    int error = -errno;
+    struct rlimit files = { 0 };
+    (void)getrlimit(RLIMIT_NOFILE, &files); /* only a number for the sentence */
+    return nio_error(error, "eventfd: %s; RLIMIT_NOFILE is %llu (ulimit -n)",
+                     strerrordesc_np(-error), (unsigned long long)files.rlim_cur);
+}
+
+void nio_driver_base_fini(struct nio_driver *driver)
+{
+    if (driver->wake_fd >= 0)
+        (void)close(driver->wake_fd); /* nothing to do if it fails */
+    driver->wake_fd = -1;
+}
+
+void nio_driver_add_reason(struct nio_driver *driver, const char *format, ...)
+{
+    size_t used = strlen(driver->reason);
+    if (used && used + 2 < sizeof driver->reason) {
+        memcpy(driver->reason + used, "; ", 3);
+        used += 2;
+    }
+    va_list args;
+    va_start(args, format);
+    /* cut at the buffer's end */
+    (void)vsnprintf(driver->reason + used, sizeof driver->reason - used, format, args);
+    va_end(args);
+}
+
+int nio_driver_create(const struct nio_driver_options *options, struct nio_driver **ret_driver)
+{
+    switch (options->profile) {
+    case NUMIO_DRIVER_SQPOLL:
+    case NUMIO_DRIVER_DEFER:
+        return nio_uring_create(options, ret_driver);
+    case NUMIO_DRIVER_EPOLL:
+        return nio_epoll_create(options, ret_driver);
+    case NUMIO_DRIVER_AUTO:
+        break;
+    }
+    return nio_error(-EINVAL, "driver profile %d cannot be created", (int)options->profile);
+}
+
+static bool is_epoll(const struct nio_driver *driver)
+{
+    return NIO_UNLIKELY(driver->profile == NUMIO_DRIVER_EPOLL);
+}
+
+const char *nio_driver_reason(const struct nio_driver *driver)
+{
+    return driver->reason[0] ? driver->reason : NULL;
+}
+
+void nio_driver_destroy(struct nio_driver *driver)
+{
+    if (!driver)
+        return;
+    NIO_ASSERT(nio_driver_in_flight(driver) == 0);
+    if (is_epoll(driver))
+        nio_epoll_destroy(driver);
+    else
+        nio_uring_destroy(driver);
+}
+
+int nio_driver_ring_fd(const struct nio_driver *driver)
+{
+    return is_epoll(driver) ? -1 : nio_uring_fd(driver);
+}
+
+enum numio_driver nio_driver_profile(const struct nio_driver *driver)
+{
+    return driver->profile;
+}
+
+void nio_driver_submit(struct nio_driver *driver, struct numio_op *op)
+{
+    op->_driver = driver;
+    if (op->_reserved == NIO_OP_PLACE_TIMER)
+        nio_timers_add(&driver->timers, op, nio_now_ns());
+    else if (is_epoll(driver))
+        nio_epoll_submit(driver, op);
+    else
+        nio_uring_submit(driver, op);
+}
+
+void nio_driver_cancel(struct nio_driver *driver, struct numio_op *op)
+{
+    NIO_DEBUG_ASSERT(op->_driver == driver);
+    if (op->_reserved == NIO_OP_PLACE_TIMER) {
+        if (nio_timers_remove(&driver->timers, op))
+            nio_driver_end(driver, op, -ECANCELED);
+    } else if (is_epoll(driver)) {
+        nio_epoll_cancel(driver, op);
+    } else {
+        nio_uring_cancel(driver, op);
+    }
+}
+
+void nio_driver_flush(struct nio_driver *driver)
+{
+    if (!is_epoll(driver)) /* the epoll profile tries at once and keeps nothing back */
+        nio_uring_flush(driver);
+}
+
+bool nio_driver_needs_flush(const struct nio_driver *driver)
+{
+    return driver->flush_wanted;
+}
+
+bool nio_driver_has_local(const struct nio_driver *driver)
+{
+    if (driver->ended.head)
+        return true;
+    uint64_t next_ns = nio_timers_next_ns(&driver->timers);
+    return next_ns != NIO_TIMERS_NONE && nio_now_ns() >= next_ns;
+}
+
+bool nio_driver_has_completions(const struct nio_driver *driver)
+{
+    /* relaxed: a hint; the owner sees its own store */
+    if (atomic_load_explicit(&driver->has_ended, memory_order_relaxed))
+        return true;
+    uint64_t next_ns = nio_timers_next_ns(&driver->timers);
+    if (next_ns != NIO_TIMERS_NONE && nio_now_ns() >= next_ns)
+        return true;
+    return is_epoll(driver) ? nio_epoll_has_completions(driver)
+                            : nio_uring_has_completions(driver);
+}
+
+unsigned nio_driver_reap(struct nio_driver *driver, unsigned max)
+{
+    return is_epoll(driver) ? nio_epoll_reap(driver, max) : nio_uring_reap(driver, max);
+}
+
+unsigned nio_driver_reap_for(struct nio_driver *driver, unsigned max)
+{
+    /* Readiness is the owner's: the table of waiting operations has no lock. */
+    return is_epoll(driver) ? 0 : nio_uring_reap_for(driver, max);
+}
+
+unsigned nio_driver_in_flight(const struct nio_driver *driver)
+{
+    unsigned inside = driver->ended.count + driver->timers.count;
+    return inside + (is_epoll(driver) ? nio_epoll_in_flight(driver) : nio_uring_in_flight(driver));
+}
+
+static void set_has_ended(struct nio_driver *driver)
+{
+    /* relaxed: a hint for other threads */
+    atomic_store_explicit(&driver->has_ended, driver->ended.head != NULL, memory_order_relaxed);
+}
+
+void nio_driver_end(struct nio_driver *driver, struct numio_op *op, int32_t result)
+{
+    op->_result = result;
+    nio_op_queue_push(&driver->ended, op);
+    set_has_ended(driver);
+}
+
+unsigned nio_driver_reap_local(struct nio_driver *driver, unsigned max)
+{
+    unsigned done = 0;
+    while (done < max && driver->ended.head) {
+        struct numio_op *op = nio_op_queue_pop(&driver->ended);
+        set_has_ended(driver);
+        nio_driver_count_result(&driver->by_owner, op, op->_result, true);
+        nio_op_done(op, op->_result);
+        done++;
+    }
+    if (!driver->timers.root)
+        return done;
+    uint64_t now_ns = nio_now_ns();
+    struct numio_op *op;
+    while (done < max && (op = nio_timers_take_due(&driver->timers, now_ns))) {
+        nio_op_done(op, -ETIME);
+        done++;
+    }
+    return done;
+}
+
+static void count(_Atomic uint64_t *counter, uint64_t value, bool is_owner)
+{
+    if (is_owner)
+        nio_tally_add(counter, value);
+    else
+        nio_tally_add_shared(counter, value);
+}
+
+void nio_driver_count_result(struct nio_driver_tally *tally, const struct numio_op *op,
+                             int32_t result, bool is_owner)
+{
+    if (result <= 0)
+        return;
+    switch (nio_op_opcode(op)) {
+    case IORING_OP_READ:
+    case IORING_OP_READV:
+    case IORING_OP_READ_FIXED:
+    case IORING_OP_RECV:
+    case IORING_OP_RECVMSG:
+        count(&tally->bytes_in, (uint64_t)result, is_owner);
+        break;
+    case IORING_OP_WRITE:
+    case IORING_OP_WRITEV:
+    case IORING_OP_WRITE_FIXED:
+    case IORING_OP_SEND:
+    case IORING_OP_SENDMSG:
+        count(&tally->bytes_out, (uint64_t)result, is_owner);
+        break;
+    default:
+        break;
+    }
+}
+
+int64_t nio_driver_park_limit(const struct nio_driver *driver, int64_t timeout_ns)
+{
+    if (driver->ended.head)
+        return 0;
+    uint64_t next_ns = nio_timers_next_ns(&driver->timers);
+    if (next_ns == NIO_TIMERS_NONE)
+        return timeout_ns;
+    uint64_t now_ns = nio_now_ns();
+    if (next_ns <= now_ns)
+        return 0;
+    uint64_t left_ns = next_ns - now_ns;
+    if (timeout_ns >= 0 && (uint64_t)timeout_ns < left_ns)
+        return timeout_ns;
+    return left_ns < INT64_MAX ? (int64_t)left_ns : INT64_MAX;
+}
+
+bool nio_driver_announce_sleep(struct nio_driver *driver, enum nio_wake_state how)
+{
+    uint32_t expected = NIO_DRIVER_AWAKE;
+    /* [DW1] seq_cst: the owner's looks at its queues and credits after this must not pass it.
+     * Pairs with [DW2], whose thread wrote them before.  acquire on failure: sees what the
+     * unparker did before [DW2]. */
+    if (atomic_compare_exchange_strong_explicit(&driver->wake, &expected, how, memory_order_seq_cst,
+                                                memory_order_acquire))
+        return true;
+    nio_driver_end_sleep(driver);
+    return false;
+}
+
+void nio_driver_end_sleep(struct nio_driver *driver)
+{
+    /* [DW3] acquire: sees what the unparker did before [DW2]. */
+    (void)atomic_exchange_explicit(&driver->wake, NIO_DRIVER_AWAKE, memory_order_acquire);
+}
+
+void nio_driver_sleep_futex(struct nio_driver *driver, int64_t timeout_ns)
+{
+    /* Whatever the reason for the return, the caller looks around and may park again. */
+    (void)nio_futex_wait(&driver->wake, NIO_DRIVER_ASLEEP_FUTEX, timeout_ns);
+}
+
+void nio_driver_park(struct nio_driver *driver, int64_t timeout_ns)
+{
+    int64_t limit_ns = nio_driver_park_limit(driver, timeout_ns);
+    if (is_epoll(driver))
+        nio_epoll_park(driver, limit_ns);
+    else
+        nio_uring_park(driver, limit_ns);
+}
+
+void nio_driver_unpark(struct nio_driver *driver)
+{
+    /* [DW2] seq_cst: what the caller queued before is seen by the owner that is woken, or by the
+     * owner that announces its sleep [DW1] or ends it [DW3] later. */
+    uint32_t before =
+        atomic_exchange_explicit(&driver->wake, NIO_DRIVER_NOTIFIED, memory_order_seq_cst);
+    if (before == NIO_DRIVER_ASLEEP_FUTEX) {
+        nio_futex_wake(&driver->wake, 1);
+    } else if (before == NIO_DRIVER_ASLEEP_KERNEL) {
+        /* Fails only when the counter is at its end, which takes 2^64 wakes. */
+        (void)eventfd_write(driver->wake_fd, 1);
+    }
+}
+
+static uint64_t tally_load(const _Atomic uint64_t *counter)
+{
+    /* relaxed: statistics */
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+void nio_driver_counters(const struct nio_driver *driver, struct nio_driver_counters *ret)
+{
+    const struct nio_driver_tally *a = &driver->by_owner;
+    const struct nio_driver_tally *b = &driver->by_siblings;
+    ret->sqes = tally_load(&a->sqes);
+    ret->enters = tally_load(&a->enters);
+    ret->cqes = tally_load(&a->cqes) + tally_load(&b->cqes);
+    ret->bytes_in = tally_load(&a->bytes_in) + tally_load(&b->bytes_in);
+    ret->bytes_out = tally_load(&a->bytes_out) + tally_load(&b->bytes_out);
+    ret->reaped_for = tally_load(&b->reaped_for);
+}

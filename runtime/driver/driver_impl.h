@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/* driver/driver_impl.h: what the profiles have in common: the wake word, the queue of operations
+ * that ended inside the driver, the timers, the counters.  Private to this folder.
+ *
+ * The wake word says what the owner is doing and remembers one unpark:
+ *
+ *   AWAKE ----park---> ASLEEP_FUTEX or ASLEEP_KERNEL ---park returns---> AWAKE
+ *     \___unpark___> NOTIFIED <___unpark___/        NOTIFIED ---park---> AWAKE, at once
+ *
+ * Any thread exchanges NOTIFIED into it; the owner alone writes the other values.  The unparker
+ * that finds one of the ASLEEP values, and only that one, makes the system call: FUTEX_WAKE on the
+ * word itself, or a write to the eventfd that the sleeping owner watches.  Both are sticky: a futex
+ * wait fails when the word has changed, and the eventfd keeps its count until the owner looks.
+ * So an unpark is lost neither before, nor during, nor after the owner's way into the kernel.
+ *
+ * nio_op_done() is called from nio_driver_reap() and nio_driver_reap_for() only.  An operation that
+ * ends elsewhere (a cancelled timer, a readiness attempt that succeeded at once) goes to the queue
+ * `ended` and is completed by the owner's next reap.
+ */
+#ifndef NIO_DRIVER_DRIVER_IMPL_H
+#define NIO_DRIVER_DRIVER_IMPL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime/driver/driver.h"
+#include "runtime/driver/op_link.h"
+#include "runtime/driver/timers.h"
+
+enum nio_wake_state {
+    NIO_DRIVER_AWAKE = 0,
+    NIO_DRIVER_ASLEEP_FUTEX,
+    NIO_DRIVER_ASLEEP_KERNEL,
+    NIO_DRIVER_NOTIFIED
+};
+
+enum { NIO_DRIVER_REASON_BYTES = 320 };
+
+/* One writer each: see nio_tally_add() and nio_tally_add_shared(). */
+struct nio_driver_tally {
+    _Atomic uint64_t sqes, cqes, enters, bytes_in, bytes_out, reaped_for;
+};
+
+struct nio_driver {
+    /* constant after create */
+    enum numio_driver profile;
+    int wake_fd; /* eventfd, non-blocking */
+    char reason[NIO_DRIVER_REASON_BYTES];
+
+    /* owner only; `has_ended` and the timers' next_ns are hints that any thread may read */
+    NIO_CACHE_ALIGNED struct nio_op_queue ended;
+    _Atomic bool has_ended;
+    bool flush_wanted;
+    struct nio_timers timers;
+    struct nio_driver_tally by_owner;
+
+    /* any thread, RMW */
+    NIO_CACHE_ALIGNED _Atomic uint32_t wake;
+    struct nio_driver_tally by_siblings;
+};
+
+/* driver.c: the common part.  Init makes the eventfd; fini takes a half-built one. */
+int nio_driver_base_init(struct nio_driver *driver, enum numio_driver profile);
+void nio_driver_base_fini(struct nio_driver *driver);
+/* Adds a sentence to the reason, with "; " between two. */
+void nio_driver_add_reason(struct nio_driver *driver, const char *format, ...) NIO_PRINTF(2, 3);
+/* Owner: `op` has ended with `result`; the next reap completes it. */
+void nio_driver_end(struct nio_driver *driver, struct numio_op *op, int32_t result);
+/* Owner: completes up to `max` operations of `ended` and of the timers.  Returns how many. */
+unsigned nio_driver_reap_local(struct nio_driver *driver, unsigned max);
+/* Owner: true when the above would find something. */
+bool nio_driver_has_local(const struct nio_driver *driver);
+/* Owner: the time a park may last: at most `timeout_ns` (negative: no limit), not longer than the
+ * earliest timer, 0 when there is something to reap. */
+int64_t nio_driver_park_limit(const struct nio_driver *driver, int64_t timeout_ns);
+/* Owner: announces that it is about to sleep.  False: an unpark came before; it is consumed. */
+bool nio_driver_announce_sleep(struct nio_driver *driver, enum nio_wake_state how);
+/* Owner: it is awake again; consumes an unpark. */
+void nio_driver_end_sleep(struct nio_driver *driver);
+/* Owner: sleeps on the futex until unparked or `timeout_ns` passed. */
+void nio_driver_sleep_futex(struct nio_driver *driver, int64_t timeout_ns);
+/* The thread that completes `op`, before it does: counts its bytes. */
+void nio_driver_count_result(struct nio_driver_tally *tally, const struct numio_op *op,
+                             int32_t result, bool is_owner);
+
+/* relaxed in both: statistics, which order nothing. */
+static inline void nio_tally_add(_Atomic uint64_t *counter, uint64_t value)
+{
+    /* relaxed: the owner is the only writer, so no RMW is needed */
+    uint64_t before = atomic_load_explicit(counter, memory_order_relaxed);
+    /* relaxed: as above */
+    atomic_store_explicit(counter, before + value, memory_order_relaxed);
+}
+
+static inline void nio_tally_add_shared(_Atomic uint64_t *counter, uint64_t value)
+{
+    /* relaxed: several siblings count, none reads */
+    (void)atomic_fetch_add_explicit(counter, value, memory_order_relaxed);
+}
+
+/* The profiles: driver_uring.c with uring_setup.c, and driver_epoll.c. */
+struct nio_uring;
+struct nio_epoll;
+
+int nio_uring_create(const struct nio_driver_options *options, struct nio_driver **ret_driver);
+void nio_uring_destroy(struct nio_driver *driver);
+int nio_uring_fd(const struct nio_driver *driver);
+void nio_uring_submit(struct nio_driver *driver, struct numio_op *op);
+void nio_uring_cancel(struct nio_driver *driver, struct numio_op *op);
+void nio_uring_flush(struct nio_driver *driver);
+bool nio_uring_has_completions(const struct nio_driver *driver);
+unsigned nio_uring_reap(struct nio_driver *driver, unsigned max);
+unsigned nio_uring_reap_for(struct nio_driver *driver, unsigned max);
+unsigned nio_uring_in_flight(const struct nio_driver *driver);
+void nio_uring_park(struct nio_driver *driver, int64_t limit_ns);
+
+int nio_epoll_create(const struct nio_driver_options *options, struct nio_driver **ret_driver);
+void nio_epoll_destroy(struct nio_driver *driver);
+void nio_epoll_submit(struct nio_driver *driver, struct numio_op *op);
+void nio_epoll_cancel(struct nio_driver *driver, struct numio_op *op);
+bool nio_epoll_has_completions(const struct nio_driver *driver);
+unsigned nio_epoll_reap(struct nio_driver *driver, unsigned max);
+unsigned nio_epoll_in_flight(const struct nio_driver *driver);
+void nio_epoll_park(struct nio_driver *driver, int64_t limit_ns);
+
+#endif

@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: MIT */
+/* The ring of one worker, profiles sqpoll and defer.
+ *
+ * Who touches what.  The SQ has one producer, the owner, and no lock.  The CQ is emptied under
+ * cq_lock, taken by try only: by the owner for each batch, and by an idle sibling.  A holder copies
+ * a batch out, returns its credits, lets go, and only then completes the operations, so that the
+ * lock is held for nanoseconds and no other lock is ever taken inside.  Where the kernel is the
+ * partner, the labels are: SQ tail [DU1] (ours release, the kernel's acquire), SQ head [DU2] (the
+ * kernel's release, ours acquire), CQ tail [DU3] (the kernel's release, ours acquire), CQ head
+ * [DU4] (ours release, the kernel's acquire), SQ flags [DU5] (the kernel's full barrier between
+ * setting NEED_WAKEUP and its last look at the SQ tail, ours between the tail and the flags).
+ *
+ * Credits.  An operation takes one when its SQE is filled and returns it when its completion is
+ * copied out; a cancel has a smaller number of its own, and the watch on the eventfd a reserve.
+ * Together they are the CQ's size, so the CQ cannot overflow.  Without a credit, or without room in
+ * the SQ, operations wait in `queue`, in order; every flush, reap and park of the owner feeds them.
+ * An operation that posts several completions (F_MORE) keeps its credit until the last; should the
+ * CQ overflow for that reason, the kernel keeps the rest and SQ_CQ_OVERFLOW makes us fetch it.
+ *
+ * A sibling returns credits but never submits.  So that the owner does not sleep or spin on a queue
+ * that could move, it says so in `starved` before its last look at the credits [DU6], and a sibling
+ * that returned credits looks at `starved` afterwards [DU7], notes CREDITS_BACK there, which
+ * nio_driver_has_completions() shows to a spinning owner, and unparks a sleeping one.
+ *
+ * Sleep.  With nothing in the kernel the owner sleeps on a futex, else in io_uring_enter() with the
+ * eventfd watched by a multishot poll.  A sibling stops in front of the completion of that poll:
+ * it is the owner's wake and must find it asleep or on its way.
+ *
+ * sqpoll: SQEs are published once per flush, with the wake of the SQ thread if it sleeps.  A park
+ * does that wake, and the waiting, in one system call; the owner never spins for the SQ thread.
+ * defer: publishing is a store, and the one enter of flush or park submits and runs what the
+ * kernel has deferred.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+
+#include "runtime/base/assert.h"
+#include "runtime/driver/uring.h"
+#include "runtime/task/op_done.h"
+
+enum { BATCH = 64 };
+
+/* One completion, copied out of the CQ. */
+struct finished {
+    struct numio_op *op;
+    int32_t result;
+};
+
+/* ---- submission: the owner ---------------------------------------------------------------- */
+
+static unsigned sq_room(const struct nio_uring *uring)
+{
+    /* [DU2] acquire: the kernel has read the SQEs before this head. */
+    unsigned head = atomic_load_explicit(uring->sq_head, memory_order_acquire);
+    return uring->sq_entries - (uring->tail - head);
+}
+
+static struct io_uring_sqe *next_sqe(struct nio_uring *uring)
+{
+    uring->base.flush_wanted = true;
+    return &uring->sqes[uring->tail++ & uring->sq_mask];
+}
+
+/* Credits that are free; a sibling may make it more at any time, never less. */
+static unsigned free_credits(const struct nio_uring *uring)
+{
+    /* [DU6] seq_cst: after `starved` was set.  Pairs with [DU7]. */
+    uint64_t completed = atomic_load_explicit(&uring->completed, memory_order_seq_cst);
+    return uring->credits - (unsigned)(uring->submitted - completed);
+}
+
+static void push_op(struct nio_uring *uring, struct numio_op *op)
+{
+    op->_reserved = NIO_OP_PLACE_RING;
+    struct io_uring_sqe *sqe = next_sqe(uring);
+    memcpy(sqe, op->_sqe, sizeof *sqe);
+    sqe->user_data = (uintptr_t)op | NIO_TAG_OP;
+    uring->submitted++;
+}
+
+/* Moves operations from the queue to the SQ while there are credits and room.  The cancelled ones
+ * of the queue end here. */
+static void feed(struct nio_uring *uring)
+{
+    if (NIO_LIKELY(!uring->queue.head))
+        return;
+    /* [DU6] seq_cst: before the look at the credits.  Pairs with [DU7]. */
+    atomic_store_explicit(&uring->starved, NIO_STARVED_WAITS, memory_order_seq_cst);
+    unsigned room = sq_room(uring);
+    unsigned credits = free_credits(uring);
+    while (uring->queue.head && room > 0 && credits > 0) {
+        struct numio_op *op = nio_op_queue_pop(&uring->queue);
+        if (op->_reserved == NIO_OP_PLACE_QUEUED_CANCELLED) {
+            op->_reserved = NIO_OP_PLACE_RING;
+            uring->queued_cancelled--;
+            nio_driver_end(&uring->base, op, -ECANCELED);
+            continue;
+        }
+        push_op(uring, op);
+        room--;
+        credits--;
+    }
+    if (!uring->queue.head)
+        /* relaxed: a sibling that still sees WAITS unparks for nothing */
+        atomic_store_explicit(&uring->starved, NIO_STARVED_NOT, memory_order_relaxed);
+}
+
+/* Ends the cancelled operations of the queue: one walk for any number of them. */
+static void sweep(struct nio_uring *uring)
+{
+    struct nio_op_queue kept = { 0 };
+    struct numio_op *op;
+    while ((op = nio_op_queue_pop(&uring->queue))) {
+        if (op->_reserved == NIO_OP_PLACE_QUEUED_CANCELLED) {
+            op->_reserved = NIO_OP_PLACE_RING;
+            nio_driver_end(&uring->base, op, -ECANCELED);
+        } else {
+            nio_op_queue_push(&kept, op);
+        }
+    }
+    uring->queue = kept;
+    uring->queued_cancelled = 0;
+}
+
+void nio_uring_submit(struct nio_driver *driver, struct numio_op *op)
+{
+    struct nio_uring *uring = nio_uring_of(driver);
+    if (NIO_LIKELY(!uring->queue.head && sq_room(uring) > 0 && free_credits(uring) > 0)) {
+        push_op(uring, op);
+        return;
+    }
+    op->_reserved = NIO_OP_PLACE_QUEUED;
+    nio_op_queue_push(&uring->queue, op);
+    driver->flush_wanted = true;
+    feed(uring); /* says that the queue waits */
+}
+
+/* Makes the filled SQEs visible.  True: there were some. */
+static bool publish(struct nio_uring *uring)
+{
+    if (uring->published == uring->tail)
+        return false;
+    nio_tally_add(&uring->base.by_owner.sqes, uring->tail - uring->published);
+    uring->published = uring->tail;
+    /* [DU1] seq_cst: publishes the SQEs, and is not passed by the look at the flags [DU5]. */
+    atomic_store_explicit(uring->sq_tail, uring->tail, memory_order_seq_cst);
+    return true;
+}
+
+static unsigned sq_flags(const struct nio_uring *uring)
+{
+    /* [DU5] seq_cst: after the tail was published [DU1]. */
+    return atomic_load_explicit(uring->sq_flags, memory_order_seq_cst);
+}
+
+/* SQEs that an enter has to hand over; the SQ thread needs no telling. */
+static unsigned to_submit(const struct nio_uring *uring)
+{
+    return uring->is_sqpoll ? 0 : uring->sq_entries - sq_room(uring);
+}
+
+static int enter(struct nio_uring *uring, unsigned submit, unsigned min_complete, unsigned flags,
+                 int64_t timeout_ns)
+{
+    struct __kernel_timespec limit = { .tv_sec = timeout_ns / 1000000000,
+                                       .tv_nsec = timeout_ns % 1000000000 };
+    struct io_uring_getevents_arg arg = { .sigmask_sz = _NSIG / 8,
+                                          .ts = timeout_ns < 0 ? 0 : (uintptr_t)&limit };
+    nio_tally_add(&uring->base.by_owner.enters, 1);
+    if (min_complete == 0)
+        return io_uring_enter2((unsigned)uring->enter_fd, submit, 0, flags | uring->enter_flags,
+                               NULL, 0);
+    return io_uring_enter2((unsigned)uring->enter_fd, submit, min_complete,
+                           flags | uring->enter_flags | IORING_ENTER_EXT_ARG, (sigset_t *)&arg,
+                           sizeof arg);
+}
+
+/* Has the ring watch the eventfd; the multishot poll stays until the kernel gives it up, which a
+ * completion without F_MORE says.  False: there is no room in the SQ. */
+static bool arm_wake(struct nio_uring *uring)
+{
+    if (uring->wake_armed)
+        return true;
+    if (sq_room(uring) == 0)
+        return false;
+    struct io_uring_sqe *sqe = next_sqe(uring);
+    memset(sqe, 0, sizeof *sqe);
+    io_uring_prep_poll_multishot(sqe, uring->base.wake_fd, POLLIN);
+    sqe->user_data = NIO_TAG_WAKE;
+    uring->wake_armed = true;
+    return true;
+}
+
+/* Publishes, and lets the kernel take what the SQ holds.  False: it took nothing now and must be
+ * asked again later (no memory for requests, or a CQ backlog that a reap has to clear). */
+static bool hand_over(struct nio_uring *uring)
+{
+    bool is_new = publish(uring);
+    if (uring->is_sqpoll) {
+        if (is_new && (sq_flags(uring) & IORING_SQ_NEED_WAKEUP))
+            (void)enter(uring, 0, 0, IORING_ENTER_SQ_WAKEUP, -1); /* only wakes */
+        return true;
+    }
+    unsigned count = to_submit(uring);
+    if (count == 0 && !(sq_flags(uring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)))
+        return true;
+    return enter(uring, count, 0, IORING_ENTER_GETEVENTS, -1) >= 0 || count == 0;
+}
+
+void nio_uring_flush(struct nio_driver *driver)
+{
+    struct nio_uring *uring = nio_uring_of(driver);
+    if (uring->queued_cancelled)
+        sweep(uring);
+    bool is_taken;
+    /* Bounded by the queue: each round moves at least one operation out of it. */
+    do {
+        unsigned before = uring->queue.count;
+        feed(uring);
+        is_taken = hand_over(uring);
+        if (uring->queue.count == before)
+            break;
+    } while (is_taken && uring->queue.head);
+    /* What waits for a credit needs a reap, not a flush; what waits for room in the SQ of a busy
+     * SQ thread needs another flush. */
+    driver->flush_wanted = !is_taken || (uring->queue.head && free_credits(uring) > 0);
+}
+
+/* ---- cancelling: the owner ---------------------------------------------------------------- */
+
+/* Blocks until the kernel has taken at least one SQE, or says why not. */
+static void wait_for_sq_room(struct nio_uring *uring)
+{
+    (void)hand_over(uring); /* the caller looks at the room */
+    if (uring->is_sqpoll && sq_room(uring) == 0)
+        (void)enter(uring, 0, 0, IORING_ENTER_SQ_WAIT, -1); /* likewise */
+}
+
+static unsigned cancels_in_flight(const struct nio_uring *uring)
+{
+    /* relaxed: a stale value only delays */
+    return (unsigned)(uring->cancels -
+                      atomic_load_explicit(&uring->cancels_done, memory_order_relaxed));
+}
+
+/* Cancels have few CQ entries of their own and end as soon as the kernel looks at them, so
+ * running out of them, or of SQ room, means: let the kernel look, and reap. */
+static void make_room_for_cancel(struct nio_uring *uring)
+{
+    while (cancels_in_flight(uring) >= uring->cancels_max || sq_room(uring) == 0) {
+        wait_for_sq_room(uring);
+        if (nio_uring_reap(&uring->base, BATCH) == 0 && uring->is_sqpoll &&
+            cancels_in_flight(uring) >= uring->cancels_max)
+            (void)enter(uring, 0, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_SQ_WAKEUP,
+                        1000000); /* then look again */
+    }
+}
+
+void nio_uring_cancel(struct nio_driver *driver, struct numio_op *op)
+{
+    struct nio_uring *uring = nio_uring_of(driver);
+    if (op->_reserved == NIO_OP_PLACE_QUEUED) {
+        op->_reserved = NIO_OP_PLACE_QUEUED_CANCELLED;
+        uring->queued_cancelled++;
+        driver->flush_wanted = true;
+        return;
+    }
+    if (op->_reserved != NIO_OP_PLACE_RING)
+        return; /* asked before */
+    op->_reserved = NIO_OP_PLACE_CANCEL_SENT;
+    uint64_t user_data = (uintptr_t)op | NIO_TAG_OP;
+    make_room_for_cancel(uring); /* may complete `op` */
+    struct io_uring_sqe *sqe = next_sqe(uring);
+    memset(sqe, 0, sizeof *sqe);
+    io_uring_prep_cancel64(sqe, user_data, 0);
+    sqe->user_data = NIO_TAG_CANCEL;
+    uring->cancels++;
+}
+
+/* ---- completion: the owner or a sibling --------------------------------------------------- */
+
+static bool cq_has_entries(const struct nio_uring *uring)
+{
+    /* relaxed: the head is a hint here; under the lock it is exact */
+    unsigned head = atomic_load_explicit(uring->cq_head, memory_order_relaxed);
+    /* [DU3] acquire: sees the completions before this tail. */
+    return atomic_load_explicit(uring->cq_tail, memory_order_acquire) != head;
+}
+
+bool nio_uring_has_completions(const struct nio_driver *driver)
+{
+    const struct nio_uring *uring = nio_uring_of_const(driver);
+    if (cq_has_entries(uring))
+        return true;
+    /* relaxed: hints for a loop that looks again; the defer profile's owner is told here that the
+     * kernel has work to finish in its name */
+    return (atomic_load_explicit(uring->sq_flags, memory_order_relaxed) &
+            (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0 ||
+           /* relaxed: as above */
+           atomic_load_explicit(&uring->starved, memory_order_relaxed) ==
+               NIO_STARVED_CREDITS_BACK;
+}
+
+/* Takes one completion apart.  Returns false when the batch must end in front of it. */
+static bool take_cqe(struct nio_uring *uring, const struct io_uring_cqe *cqe, bool is_owner,
+                     struct finished *batch, unsigned *count, unsigned *cancels)
+{
+    switch (cqe->user_data & NIO_TAG_MASK) {
+    case NIO_TAG_OP:
+        if (NIO_UNLIKELY(cqe->flags & IORING_CQE_F_MORE))
+            return true; /* not its last one: see <numio/op.h> */
+        batch[*count].op = (struct numio_op *)(uintptr_t)cqe->user_data;
+        batch[*count].result = cqe->res;
+        __builtin_prefetch(batch[*count].op);
+        (*count)++;
+        return true;
+    case NIO_TAG_WAKE:
+        if (!is_owner)
+            return false;
+        if (!(cqe->flags & IORING_CQE_F_MORE))
+            uring->wake_armed = false;
+        return true;
+    case NIO_TAG_CANCEL:
+        (*cancels)++;
+        return true;
+    default:
+        NIO_ASSERT(!"a completion with a tag that was never given");
+        return true;
+    }
+}
+
+static void add_under_lock(_Atomic uint64_t *counter, uint64_t value)
+{
+    /* relaxed: only the holder of cq_lock writes */
+    uint64_t before = atomic_load_explicit(counter, memory_order_relaxed);
+    /* [DU7] seq_cst: a sibling's look at `starved` must not pass this store.  Pairs with [DU6]. */
+    atomic_store_explicit(counter, before + value, memory_order_seq_cst);
+}
+
+/* Copies at most `max` (<= BATCH) completed operations out.  *ret_seen counts all completions. */
+static unsigned take_batch(struct nio_uring *uring, bool is_owner, unsigned max,
+                           struct finished *batch, unsigned *ret_seen)
+{
+    unsigned count = 0, cancels = 0;
+    *ret_seen = 0;
+    if (!cq_has_entries(uring) || !nio_lock_try(&uring->cq_lock))
+        return 0;
+    /* relaxed: only the holder of cq_lock writes the head */
+    unsigned head = atomic_load_explicit(uring->cq_head, memory_order_relaxed);
+    /* [DU3] acquire: as in cq_has_entries(). */
+    unsigned tail = atomic_load_explicit(uring->cq_tail, memory_order_acquire);
+    unsigned first = head;
+    while (head != tail && count < max) {
+        const struct io_uring_cqe *cqe = &uring->cqes[head & uring->cq_mask];
+        if (!take_cqe(uring, cqe, is_owner, batch, &count, &cancels))
+            break;
+        head++;
+    }
+    /* [DU4] release: the completions were read before the kernel may overwrite them. */
+    atomic_store_explicit(uring->cq_head, head, memory_order_release);
+    if (count)
+        add_under_lock(&uring->completed, count);
+    if (cancels)
+        add_under_lock(&uring->cancels_done, cancels);
+    nio_lock_release(&uring->cq_lock);
+    *ret_seen = head - first;
+    return count;
+}
+
+static void complete(struct nio_driver_tally *tally, const struct finished *batch, unsigned count,
+                     bool is_owner)
+{
+    for (unsigned i = 0; i < count; i++) {
+        nio_driver_count_result(tally, batch[i].op, batch[i].result, is_owner);
+        nio_op_done(batch[i].op, batch[i].result); /* the operation may be gone from here on */
+    }
+}
+
+unsigned nio_uring_reap(struct nio_driver *driver, unsigned max)
+{
+    struct nio_uring *uring = nio_uring_of(driver);
+    struct finished batch[BATCH];
+    if (uring->queued_cancelled)
+        sweep(uring);
+    unsigned done = nio_driver_reap_local(driver, max);
+    if (sq_flags(uring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))
+        (void)enter(uring, 0, 0, IORING_ENTER_GETEVENTS, -1); /* fills the CQ, or not */
+    unsigned seen;
+    do {
+        unsigned want = max - done < BATCH ? max - done : BATCH;
+        unsigned count = want ? take_batch(uring, true, want, batch, &seen) : (seen = 0);
+        if (seen)
+            nio_tally_add(&driver->by_owner.cqes, seen);
+        complete(&driver->by_owner, batch, count, true);
+        done += count;
+    } while (seen);
+    feed(uring);
+    return done;
+}
+
+/* A sibling returned credits: lets the owner know if it waits for some. */
+static void tell_starved(struct nio_uring *uring)
+{
+    uint32_t expected = NIO_STARVED_WAITS;
+    /* [DU7] seq_cst: after the credits were returned.  Pairs with [DU6].  relaxed on failure: the
+     * owner does not wait, or was told. */
+    if (atomic_compare_exchange_strong_explicit(&uring->starved, &expected,
+                                                NIO_STARVED_CREDITS_BACK, memory_order_seq_cst,
+                                                memory_order_relaxed))
+        nio_driver_unpark(&uring->base);
+}
+
+unsigned nio_uring_reap_for(struct nio_driver *driver, unsigned max)
+{
+    struct nio_uring *uring = nio_uring_of(driver);
+    struct finished batch[BATCH];
+    unsigned seen;
+    unsigned count = take_batch(uring, false, max < BATCH ? max : BATCH, batch, &seen);
+    if (!seen)
+        return 0;
+    tell_starved(uring);
+    nio_tally_add_shared(&driver->by_siblings.cqes, seen);
+    nio_tally_add_shared(&driver->by_siblings.reaped_for, count);
+    complete(&driver->by_siblings, batch, count, false);
+    return count;
+}
+
+unsigned nio_uring_in_flight(const struct nio_driver *driver)
+{
+    const struct nio_uring *uring = nio_uring_of_const(driver);
+    /* [DU8] acquire: pairs with [DU7]; what a reaper wrote before is seen with the number. */
+    uint64_t completed = atomic_load_explicit(&uring->completed, memory_order_acquire);
+    return (unsigned)(uring->submitted - completed) + uring->queue.count;
+}
+
+int nio_uring_fd(const struct nio_driver *driver)
+{
+    return nio_uring_of_const(driver)->ring.ring_fd;
+}
+
+/* ---- sleeping: the owner ------------------------------------------------------------------ */
+
+/* Feeds the queue as far as credits go, also when that takes several fillings of the SQ.  False:
+ * the kernel takes nothing now. */
+static bool drain_queue(struct nio_uring *uring)
+{
+    if (uring->queued_cancelled)
+        sweep(uring);
+    feed(uring);
+    /* Bounded by the queue: each round waits for room and moves at least one operation, or ends. */
+    while (uring->queue.head && free_credits(uring) > 0) {
+        unsigned before = uring->queue.count;
+        wait_for_sq_room(uring);
+        feed(uring);
+        if (uring->queue.count == before)
+            return false;
+    }
+    return true;
+}
+
+static void sleep_in_ring(struct nio_uring *uring, int64_t limit_ns)
+{
+    unsigned flags = IORING_ENTER_GETEVENTS;
+    (void)publish(uring); /* the enter below tells the kernel */
+    if (uring->is_sqpoll && (sq_flags(uring) & IORING_SQ_NEED_WAKEUP))
+        flags |= IORING_ENTER_SQ_WAKEUP;
+    /* Whatever the result (a completion, a signal, the time), the caller looks around. */
+    (void)enter(uring, to_submit(uring), 1, flags, limit_ns);
+    uring->base.flush_wanted = to_submit(uring) > 0;
+}
+
+void nio_uring_park(struct nio_driver *driver, int64_t limit_ns)
+{
+    struct nio_uring *uring = nio_uring_of(driver);
+    if (!drain_queue(uring) || limit_ns == 0 || driver->ended.head || nio_uring_has_completions(driver)) {
+        nio_uring_flush(driver);
+        return;
+    }
+    bool is_idle = nio_uring_in_flight(driver) == 0 && uring->tail == uring->published &&
+                   cancels_in_flight(uring) == 0;
+    if (!is_idle && !arm_wake(uring)) {
+        wait_for_sq_room(uring);
+        if (!arm_wake(uring))
+            return; /* the kernel takes nothing now: the caller comes back */
+    }
+    bool may_sleep = nio_driver_announce_sleep(driver, is_idle ? NIO_DRIVER_ASLEEP_FUTEX
+                                                               : NIO_DRIVER_ASLEEP_KERNEL);
+    if (!may_sleep) {
+        nio_uring_flush(driver);
+        return;
+    }
+    if (is_idle)
+        nio_driver_sleep_futex(driver, limit_ns);
+    else
+        sleep_in_ring(uring, limit_ns);
+    nio_driver_end_sleep(driver);
+}

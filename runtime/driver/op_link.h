@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* driver/op_link.h: what the driver keeps inside a struct numio_op while it owns it.
+ *
+ * Nothing is allocated for an operation.  `_reserved` says where the driver has it (enum
+ * nio_op_place), and the user_data field of the request's image, which means nothing until the
+ * image is copied to a ring, is the link of the driver's own queues.  The owner of the driver
+ * only; a sibling that reaps a completion reads neither.
+ */
+#ifndef NIO_DRIVER_OP_LINK_H
+#define NIO_DRIVER_OP_LINK_H
+
+#include <stdint.h>
+
+#include <numio/op.h>
+
+#include "runtime/base/compiler.h"
+
+/* Values of numio_op._reserved. */
+enum nio_op_place {
+    NIO_OP_PLACE_RING = 0,         /* fresh, or in the kernel, or ended */
+    NIO_OP_PLACE_TIMER,            /* a plain timeout: never leaves the driver */
+    NIO_OP_PLACE_QUEUED,           /* waits for a credit or for room in the SQ */
+    NIO_OP_PLACE_QUEUED_CANCELLED, /* and leaves the queue at the next reap */
+    NIO_OP_PLACE_CANCEL_SENT,      /* in the kernel, which was asked to end it */
+    NIO_OP_PLACE_WAITING,          /* epoll: for its descriptor */
+    NIO_OP_PLACE_OFFLOADED         /* epoll: on a thread that may block */
+};
+
+/* Words of the image that the driver may use for itself. */
+enum {
+    NIO_OP_WORD_LINK = 4,     /* user_data */
+    NIO_OP_WORD_DEADLINE = 2, /* timers only, whose image goes nowhere: addr */
+    NIO_OP_WORD_CHILD = 5,
+    NIO_OP_WORD_SIBLING = 4,
+    NIO_OP_WORD_BACK = 6,
+    NIO_OP_WORD_IN_HEAP = 7
+};
+
+static inline struct numio_op *nio_op_word(const struct numio_op *op, unsigned word)
+{
+    return (struct numio_op *)(uintptr_t)op->_sqe[word];
+}
+
+static inline void nio_op_set_word(struct numio_op *op, unsigned word, struct numio_op *value)
+{
+    op->_sqe[word] = (uintptr_t)value;
+}
+
+/* The image's opcode: its first byte. */
+static inline unsigned nio_op_opcode(const struct numio_op *op)
+{
+    return *(const unsigned char *)op->_sqe;
+}
+
+/* A first-in-first-out queue of operations. */
+struct nio_op_queue {
+    struct numio_op *head;
+    struct numio_op *tail; /* meaningless while head is NULL */
+    unsigned count;
+};
+
+static inline void nio_op_queue_push(struct nio_op_queue *queue, struct numio_op *op)
+{
+    nio_op_set_word(op, NIO_OP_WORD_LINK, NULL);
+    if (queue->head)
+        nio_op_set_word(queue->tail, NIO_OP_WORD_LINK, op);
+    else
+        queue->head = op;
+    queue->tail = op;
+    queue->count++;
+}
+
+static inline struct numio_op *nio_op_queue_pop(struct nio_op_queue *queue)
+{
+    struct numio_op *op = queue->head;
+    if (op) {
+        queue->head = nio_op_word(op, NIO_OP_WORD_LINK);
+        queue->count--;
+    }
+    return op;
+}
+
+#endif

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/* Fills the image of a request.  The image is made with liburing's own helpers in a local SQE and
+ * copied, so that each operation means exactly what liburing's function of its name means, and a
+ * ring only has to copy 64 bytes.
+ */
+#include <numio/op.h>
+
+#include <liburing.h>
+#include <string.h>
+
+#include "runtime/driver/driver.h"
+#include "runtime/driver/op_link.h"
+#include "runtime/task/op_done.h"
+
+_Static_assert(sizeof(struct io_uring_sqe) == sizeof(((struct numio_op *)0)->_sqe),
+               "the image is one SQE");
+_Static_assert(offsetof(struct io_uring_sqe, user_data) == NIO_OP_WORD_LINK * sizeof(uint64_t),
+               "the link of a queued operation is the user_data field");
+_Static_assert(sizeof(struct numio_op) == 128, "the size is part of the ABI");
+_Static_assert(sizeof(struct __kernel_timespec) == sizeof(((struct numio_op *)0)->_time),
+               "the timespec of a timeout fits");
+
+/* What one read or write moves at most (MAX_RW_COUNT in the kernel): more becomes a short one. */
+static const size_t rw_bytes_max = 0x7ffff000;
+static const uint64_t ns_per_s = 1000000000;
+
+static unsigned rw_bytes(size_t len)
+{
+    return (unsigned)(len < rw_bytes_max ? len : rw_bytes_max);
+}
+
+/* Everything but the image, as NUMIO_OP_INIT leaves it. */
+static void set_image(struct numio_op *op, const struct io_uring_sqe *sqe)
+{
+    memcpy(op->_sqe, sqe, sizeof op->_sqe);
+    op->_task = NULL;
+    op->_driver = NULL;
+    op->_next = NULL;
+    op->_prev = NULL;
+    op->_result = 0;
+    op->_state = NIO_OP_FRESH;
+    op->_flags = 0;
+    op->_reserved = NIO_OP_PLACE_RING;
+}
+
+void numio_op_read(struct numio_op *op, int fd, void *buf, size_t len, int64_t off)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_read(&sqe, fd, buf, rw_bytes(len), (uint64_t)off);
+    set_image(op, &sqe);
+}
+
+void numio_op_write(struct numio_op *op, int fd, const void *buf, size_t len, int64_t off)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_write(&sqe, fd, buf, rw_bytes(len), (uint64_t)off);
+    set_image(op, &sqe);
+}
+
+void numio_op_readv(struct numio_op *op, int fd, const struct iovec *iov, int count, int64_t off)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_readv(&sqe, fd, iov, (unsigned)count, (uint64_t)off);
+    set_image(op, &sqe);
+}
+
+void numio_op_writev(struct numio_op *op, int fd, const struct iovec *iov, int count, int64_t off)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_writev(&sqe, fd, iov, (unsigned)count, (uint64_t)off);
+    set_image(op, &sqe);
+}
+
+void numio_op_fsync(struct numio_op *op, int fd)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_fsync(&sqe, fd, 0);
+    set_image(op, &sqe);
+}
+
+void numio_op_fdatasync(struct numio_op *op, int fd)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_fsync(&sqe, fd, IORING_FSYNC_DATASYNC);
+    set_image(op, &sqe);
+}
+
+void numio_op_openat(struct numio_op *op, int dirfd, const char *path, int flags, mode_t mode)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_openat(&sqe, dirfd, path, flags, mode);
+    set_image(op, &sqe);
+}
+
+void numio_op_close(struct numio_op *op, int fd)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_close(&sqe, fd);
+    set_image(op, &sqe);
+}
+
+void numio_op_statx(struct numio_op *op, int dirfd, const char *path, int flags, unsigned mask,
+                    struct statx *ret_stat)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_statx(&sqe, dirfd, path, flags, mask, ret_stat);
+    set_image(op, &sqe);
+}
+
+void numio_op_fallocate(struct numio_op *op, int fd, int mode, int64_t off, int64_t len)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_fallocate(&sqe, fd, mode, off, len);
+    set_image(op, &sqe);
+}
+
+void numio_op_accept(struct numio_op *op, int fd, struct sockaddr *addr, socklen_t *addr_len,
+                     int flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_accept(&sqe, fd, addr, addr_len, flags);
+    set_image(op, &sqe);
+}
+
+void numio_op_connect(struct numio_op *op, int fd, const struct sockaddr *addr, socklen_t addr_len)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_connect(&sqe, fd, addr, addr_len);
+    set_image(op, &sqe);
+}
+
+void numio_op_recv(struct numio_op *op, int fd, void *buf, size_t len, int flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_recv(&sqe, fd, buf, rw_bytes(len), flags);
+    set_image(op, &sqe);
+}
+
+void numio_op_send(struct numio_op *op, int fd, const void *buf, size_t len, int flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_send(&sqe, fd, buf, rw_bytes(len), flags);
+    set_image(op, &sqe);
+}
+
+void numio_op_recvmsg(struct numio_op *op, int fd, struct msghdr *msg, int flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_recvmsg(&sqe, fd, msg, (unsigned)flags);
+    set_image(op, &sqe);
+}
+
+void numio_op_sendmsg(struct numio_op *op, int fd, const struct msghdr *msg, int flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_sendmsg(&sqe, fd, msg, (unsigned)flags);
+    set_image(op, &sqe);
+}
+
+void numio_op_shutdown(struct numio_op *op, int fd, int how)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_shutdown(&sqe, fd, how);
+    set_image(op, &sqe);
+}
+
+void numio_op_poll_fd(struct numio_op *op, int fd, uint32_t events)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_poll_add(&sqe, fd, events);
+    set_image(op, &sqe);
+}
+
+void numio_op_timeout(struct numio_op *op, uint64_t delay_ns)
+{
+    struct io_uring_sqe sqe = { 0 };
+    op->_time[0] = (int64_t)(delay_ns / ns_per_s);
+    op->_time[1] = (int64_t)(delay_ns % ns_per_s);
+    io_uring_prep_timeout(&sqe, NULL, 0, 0); /* kept by the driver: driver/timers.h */
+    set_image(op, &sqe);
+    op->_reserved = NIO_OP_PLACE_TIMER;
+}
+
+void numio_op_nop(struct numio_op *op)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_nop(&sqe);
+    set_image(op, &sqe);
+}
+
+void numio_op_prep(struct numio_op *op, void (*prep)(struct io_uring_sqe *sqe, void *arg),
+                   void *arg)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_nop(&sqe);
+    prep(&sqe, arg);
+    set_image(op, &sqe);
+}
+
+bool nio_op_makes_fd(const struct numio_op *op)
+{
+    struct io_uring_sqe sqe;
+    memcpy(&sqe, op->_sqe, sizeof sqe);
+    bool is_maker = sqe.opcode == IORING_OP_ACCEPT || sqe.opcode == IORING_OP_OPENAT ||
+                    sqe.opcode == IORING_OP_OPENAT2 || sqe.opcode == IORING_OP_SOCKET;
+    return is_maker && sqe.file_index == 0; /* else the result is an index of the file table */
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/* What this process may do with io_uring, found by doing it: a small ring is made in each way, and
+ * the kernel is asked which opcodes it knows.  Kernel versions are not looked at, because
+ * distributions move features between them and containers take them away.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "runtime/base/compiler.h"
+#include "runtime/driver/driver.h"
+#include "runtime/driver/uring_setup.h"
+
+enum { PROBE_ENTRIES = 8 };
+
+/* Every opcode that a typed call uses, and the driver's own. */
+static const struct {
+    unsigned char opcode;
+    const char *name;
+} needed[] = {
+    { IORING_OP_NOP, "NOP" },           { IORING_OP_READV, "READV" },
+    { IORING_OP_WRITEV, "WRITEV" },     { IORING_OP_FSYNC, "FSYNC" },
+    { IORING_OP_POLL_ADD, "POLL_ADD" }, { IORING_OP_SENDMSG, "SENDMSG" },
+    { IORING_OP_RECVMSG, "RECVMSG" },   { IORING_OP_ACCEPT, "ACCEPT" },
+    { IORING_OP_CONNECT, "CONNECT" },   { IORING_OP_FALLOCATE, "FALLOCATE" },
+    { IORING_OP_OPENAT, "OPENAT" },     { IORING_OP_CLOSE, "CLOSE" },
+    { IORING_OP_STATX, "STATX" },       { IORING_OP_READ, "READ" },
+    { IORING_OP_WRITE, "WRITE" },       { IORING_OP_SEND, "SEND" },
+    { IORING_OP_RECV, "RECV" },         { IORING_OP_SHUTDOWN, "SHUTDOWN" },
+    { IORING_OP_TIMEOUT, "TIMEOUT" },   { IORING_OP_ASYNC_CANCEL, "ASYNC_CANCEL" },
+};
+
+/* NULL if the ring has every opcode, else the name of the first that it lacks. */
+static const char *missing_opcode(struct io_uring *ring)
+{
+    struct io_uring_probe *known = io_uring_get_probe_ring(ring);
+    const char *missing = known ? NULL : "REGISTER_PROBE";
+    for (size_t i = 0; known && !missing && i < NIO_ARRAY_LEN(needed); i++)
+        if (!io_uring_opcode_supported(known, needed[i].opcode))
+            missing = needed[i].name;
+    if (known)
+        io_uring_free_probe(known);
+    return missing;
+}
+
+static int try_ring(unsigned flags, struct nio_driver_probe *probe, const char **ret_missing)
+{
+    struct io_uring ring;
+    struct io_uring_params params = { .flags = flags, .sq_thread_idle = 1 };
+    int error = nio_ring_setup(PROBE_ENTRIES, &ring, &params);
+    if (error)
+        return error;
+    if (ret_missing) {
+        probe->has_ext_arg = (params.features & IORING_FEAT_EXT_ARG) != 0;
+        if (!probe->has_ext_arg)
+            *ret_missing = "IORING_FEAT_EXT_ARG";
+        else if (!(params.features & IORING_FEAT_NODROP))
+            *ret_missing = "IORING_FEAT_NODROP";
+        else
+            *ret_missing = missing_opcode(&ring);
+    }
+    io_uring_queue_exit(&ring);
+    return 0;
+}
+
+void nio_driver_probe(struct nio_driver_probe *ret_probe)
+{
+    struct nio_driver_probe probe = { 0 };
+    const char *missing = NULL;
+    probe.uring_error = try_ring(0, &probe, &missing);
+    if (!probe.uring_error && missing) {
+        probe.uring_error = -ENOSYS;
+        (void)snprintf(probe.reason, sizeof probe.reason,
+                       "the kernel's io_uring lacks %s (Linux 5.11 has it)",
+                       missing); /* cut at the buffer's end */
+    } else if (probe.uring_error) {
+        nio_ring_explain(probe.uring_error, probe.reason, sizeof probe.reason);
+    } else {
+        probe.has_uring = true;
+        probe.has_defer = try_ring(IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, NULL,
+                                   NULL) == 0;
+        int error = try_ring(IORING_SETUP_SQPOLL, NULL, NULL);
+        probe.has_sqpoll = error == 0;
+        if (error)
+            nio_ring_explain(error, probe.reason, sizeof probe.reason);
+        else if (!probe.has_defer)
+            (void)snprintf(probe.reason, sizeof probe.reason,
+                           "the kernel lacks DEFER_TASKRUN (Linux 6.1 has it)"); /* fits */
+    }
+    *ret_probe = probe;
+}

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT */
+/* Making and ending a ring.
+ *
+ * The order matters: the caller has pinned the thread and set its memory policy, so that the
+ * kernel takes the ring's memory from the right node.  An SQ thread inherits two things from the
+ * thread that makes the first ring: its scheduling class, and on newer kernels, without SQ_AFF, its
+ * affinity.  Both are changed for the one system call and put back (struct loan).
+ */
+#include "runtime/driver/uring_setup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "runtime/base/assert.h"
+#include "runtime/base/error.h"
+#include "runtime/base/mem.h"
+#include "runtime/driver/uring.h"
+
+enum {
+    IOWQ_BOUNDED_MIN = 16,   /* io-wq workers for file I/O: at least so many ... */
+    IOWQ_BOUNDED_PER_CPU = 4 /* ... and at most four for each CPU they may use */
+};
+
+/* ---- the system call and its errors ------------------------------------------------------- */
+
+int nio_ring_setup(unsigned entries, struct io_uring *ring, struct io_uring_params *params)
+{
+    if (nio_fault_now())
+        return -ENOMEM;
+    return io_uring_queue_init_params(entries, ring, params);
+}
+
+static int read_disabled_switch(void)
+{
+    char digit = '0';
+    int fd = open("/proc/sys/kernel/io_uring_disabled", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        if (read(fd, &digit, 1) != 1)
+            digit = '0';
+        (void)close(fd); /* only read from */
+    }
+    return digit - '0';
+}
+
+static unsigned long long soft_limit(__rlimit_resource_t resource)
+{
+    struct rlimit limit = { 0 };
+    (void)getrlimit(resource, &limit); /* only a number for the sentence */
+    return (unsigned long long)limit.rlim_cur;
+}
+
+void nio_ring_explain(int error, char *ret_text, size_t text_bytes)
+{
+    int written = 0;
+    switch (error) {
+    case -EPERM:
+    case -EACCES:
+        if (read_disabled_switch() > 0)
+            written = snprintf(ret_text, text_bytes,
+                               "io_uring is refused: kernel.io_uring_disabled is %d; sysctl "
+                               "kernel.io_uring_disabled=0 allows it",
+                               read_disabled_switch());
+        else
+            written = snprintf(ret_text, text_bytes,
+                               "io_uring is refused: a seccomp filter or security module of this "
+                               "container forbids io_uring_setup");
+        break;
+    case -ENOSYS:
+        written = snprintf(ret_text, text_bytes,
+                           "io_uring is missing: the kernel was built without it, or a seccomp "
+                           "filter hides it");
+        break;
+    case -ENOMEM:
+        written = snprintf(ret_text, text_bytes,
+                           "no memory for a ring: RLIMIT_MEMLOCK is %llu bytes (ulimit -l), or "
+                           "the kernel is short of memory",
+                           soft_limit(RLIMIT_MEMLOCK));
+        break;
+    case -EMFILE:
+        written = snprintf(ret_text, text_bytes,
+                           "no descriptor for a ring: RLIMIT_NOFILE is %llu (ulimit -n)",
+                           soft_limit(RLIMIT_NOFILE));
+        break;
+    case -ENFILE:
+        written = snprintf(ret_text, text_bytes,
+                           "no descriptor for a ring: the system's fs.file-max is reached");
+        break;
+    case -EAGAIN:
+        written = snprintf(ret_text, text_bytes,
+                           "no SQ thread could be made: RLIMIT_NPROC is %llu (ulimit -u), or the "
+                           "cgroup's pids.max is reached",
+                           soft_limit(RLIMIT_NPROC));
+        break;
+    default:
+        written = snprintf(ret_text, text_bytes, "io_uring_setup: %s", strerrordesc_np(-error));
+        break;
+    }
+    NIO_DEBUG_ASSERT(written >= 0);
+    (void)written; /* cut at the buffer's end */
+}
+
+/* ---- what the SQ thread inherits ---------------------------------------------------------- */
+
+/* The kernel's struct sched_attr in its first version; <linux/sched/types.h> and <sched.h> cannot
+ * both be included. */
+struct class_attr {
+    uint32_t size;
+    uint32_t policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime_ns, deadline_ns, period_ns;
+};
+
+/* The calling thread's own class and affinity while they are changed. */
+struct loan {
+    struct class_attr class;
+    cpu_set_t mask;
+    bool has_class, has_mask;
+};
+
+static int get_class(struct class_attr *ret_class)
+{
+    memset(ret_class, 0, sizeof *ret_class);
+    return syscall(SYS_sched_getattr, 0, ret_class, sizeof *ret_class, 0) < 0 ? -errno : 0;
+}
+
+static int set_class(struct class_attr *class)
+{
+    return syscall(SYS_sched_setattr, 0, class, 0) < 0 ? -errno : 0;
+}
+
+/* Makes the calling thread such as the SQ thread is to be. */
+static int lend(struct loan *loan, const struct nio_driver_options *options, bool is_pinned)
+{
+    memset(loan, 0, sizeof *loan);
+    int error = get_class(&loan->class);
+    if (error)
+        return nio_error(error, "sched_getattr: %s", strerrordesc_np(-error));
+    if (loan->class.policy != SCHED_OTHER) {
+        struct class_attr plain = { .size = sizeof plain, .policy = SCHED_OTHER };
+        error = set_class(&plain);
+        if (error)
+            return nio_error(error, "sched_setattr to SCHED_OTHER for the SQ thread: %s",
+                             strerrordesc_np(-error));
+        loan->has_class = true;
+    }
+    if (is_pinned || options->sq_mask_count == 0)
+        return 0;
+    cpu_set_t wide;
+    CPU_ZERO(&wide);
+    for (unsigned i = 0; i < options->sq_mask_count; i++)
+        if (options->sq_mask[i] >= 0 && options->sq_mask[i] < CPU_SETSIZE)
+            CPU_SET(options->sq_mask[i], &wide);
+    /* On failure the SQ thread gets this thread's own CPUs, which is allowed if not ideal. */
+    loan->has_mask = sched_getaffinity(0, sizeof loan->mask, &loan->mask) == 0 &&
+                     sched_setaffinity(0, sizeof wide, &wide) == 0;
+    return 0;
+}
+
+/* Gives the thread its own class and affinity back. */
+static int give_back(struct loan *loan)
+{
+    int error = 0;
+    if (loan->has_mask && sched_setaffinity(0, sizeof loan->mask, &loan->mask) < 0)
+        error = nio_error(-errno, "sched_setaffinity back to the worker's CPU: %s",
+                          strerrordesc_np(errno));
+    if (loan->has_class) {
+        int class_error = set_class(&loan->class);
+        if (class_error)
+            error = nio_error(class_error,
+                              "sched_setattr back to the worker's scheduling class: %s; it needs "
+                              "CAP_SYS_NICE or RLIMIT_RTPRIO",
+                              strerrordesc_np(-class_error));
+    }
+    return error;
+}
+
+/* ---- one ring ----------------------------------------------------------------------------- */
+
+static unsigned setup_flags(const struct nio_driver_options *options, bool is_pinned)
+{
+    unsigned flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL |
+                     IORING_SETUP_SINGLE_ISSUER;
+    if (options->profile == NUMIO_DRIVER_DEFER)
+        return flags | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
+    flags |= IORING_SETUP_SQPOLL;
+    if (is_pinned)
+        flags |= IORING_SETUP_SQ_AFF;
+    if (options->attach_fd >= 0)
+        flags |= IORING_SETUP_ATTACH_WQ;
+    return flags;
+}
+
+static int setup_once(struct nio_uring *uring, const struct nio_driver_options *options,
+                      unsigned entries, unsigned flags)
+{
+    unsigned cq_entries = entries * NIO_URING_CQ_FACTOR;
+    struct io_uring_params params = {
+        .flags = flags,
+        .cq_entries = cq_entries < NIO_URING_CQ_ENTRIES_MAX ? cq_entries : NIO_URING_CQ_ENTRIES_MAX,
+        .sq_thread_cpu = flags & IORING_SETUP_SQ_AFF ? (unsigned)options->sq_cpu : 0,
+        .sq_thread_idle = options->sq_idle_ms,
+        .wq_fd = flags & IORING_SETUP_ATTACH_WQ ? (unsigned)options->attach_fd : 0,
+    };
+    int error = nio_ring_setup(entries, &uring->ring, &params);
+    if (error) {
+        uring->ring.ring_fd = -1;
+        return error;
+    }
+    uring->sq_entries = params.sq_entries;
+    uring->sq_mask = params.sq_entries - 1;
+    uring->cq_mask = params.cq_entries - 1;
+    uring->cancels_max = params.cq_entries / 16;
+    uring->credits = params.cq_entries - uring->cancels_max - NIO_URING_WAKE_RESERVE;
+    return 0;
+}
+
+/* Halves the ring while the kernel has no memory for it. */
+static int setup_shrinking(struct nio_uring *uring, const struct nio_driver_options *options,
+                           unsigned flags)
+{
+    unsigned entries = options->entries;
+    int error = setup_once(uring, options, entries, flags);
+    while (error == -ENOMEM && entries / 2 >= NIO_URING_ENTRIES_MIN) {
+        entries /= 2;
+        error = setup_once(uring, options, entries, flags);
+    }
+    if (!error && entries < options->entries)
+        nio_driver_add_reason(&uring->base,
+                              "ring of %u entries instead of %u: the kernel refused the memory; "
+                              "RLIMIT_MEMLOCK is %llu bytes (ulimit -l)",
+                              entries, options->entries, soft_limit(RLIMIT_MEMLOCK));
+    return error;
+}
+
+/* Flags that older kernels refuse and that only make things faster are given up one after the
+ * other; a CPU for the SQ thread that is refused is given up with a reason. */
+static int setup_ring(struct nio_uring *uring, const struct nio_driver_options *options,
+                      bool is_pinned)
+{
+    unsigned flags = setup_flags(options, is_pinned);
+    int error = setup_shrinking(uring, options, flags);
+    if (error == -EINVAL && is_pinned && options->profile == NUMIO_DRIVER_SQPOLL) {
+        error = setup_shrinking(uring, options, flags & ~IORING_SETUP_SQ_AFF);
+        if (!error)
+            nio_driver_add_reason(&uring->base,
+                                  "the SQ thread is not pinned: the kernel refused CPU %d, which "
+                                  "does not exist or is outside the cpuset",
+                                  options->sq_cpu);
+        flags &= ~IORING_SETUP_SQ_AFF;
+    }
+    if (error == -EINVAL && options->profile == NUMIO_DRIVER_SQPOLL) {
+        flags &= ~(unsigned)IORING_SETUP_SINGLE_ISSUER; /* since 6.0 */
+        error = setup_shrinking(uring, options, flags);
+    }
+    if (error == -EINVAL && options->profile == NUMIO_DRIVER_SQPOLL) {
+        flags &= ~(unsigned)IORING_SETUP_SUBMIT_ALL; /* since 5.18 */
+        error = setup_shrinking(uring, options, flags);
+    }
+    return error;
+}
+
+static int make_ring(struct nio_uring *uring, const struct nio_driver_options *options)
+{
+    bool is_first = options->profile == NUMIO_DRIVER_SQPOLL && options->attach_fd < 0;
+    bool is_pinned = is_first && options->sq_cpu >= 0;
+    struct loan loan = { .has_class = false };
+    int error = is_first ? lend(&loan, options, is_pinned) : 0;
+    if (!error) {
+        error = setup_ring(uring, options, is_pinned);
+        if (error) {
+            char text[NIO_ERROR_DETAIL_BYTES];
+            nio_ring_explain(error, text, sizeof text);
+            (void)nio_error(error, "%s", text); /* returned below */
+        }
+    }
+    int restore_error = give_back(&loan);
+    return error ? error : restore_error;
+}
+
+/* Takes over the ring's memory from liburing's description. */
+static void map_ring(struct nio_uring *uring)
+{
+    struct io_uring *ring = &uring->ring;
+    uring->sqes = ring->sq.sqes;
+    uring->cqes = ring->cq.cqes;
+    uring->sq_head = (_Atomic unsigned *)ring->sq.khead;
+    uring->sq_tail = (_Atomic unsigned *)ring->sq.ktail;
+    uring->sq_flags = (_Atomic unsigned *)ring->sq.kflags;
+    uring->cq_head = (_Atomic unsigned *)ring->cq.khead;
+    uring->cq_tail = (_Atomic unsigned *)ring->cq.ktail;
+    /* SQE i always stands in slot i, so the index array is written once. */
+    for (unsigned i = 0; i < uring->sq_entries; i++)
+        ring->sq.array[i] = i;
+    uring->enter_fd = ring->ring_fd;
+    if (io_uring_register_ring_fd(ring) == 1) { /* since 5.18; saves a look-up per enter */
+        uring->enter_fd = ring->enter_ring_fd;
+        uring->enter_flags = IORING_ENTER_REGISTERED_RING;
+    }
+}
+
+/* Before the first io-wq worker exists: where they may run, and how many for file I/O. */
+static void limit_iowq(struct nio_uring *uring, const struct nio_driver_options *options)
+{
+    if (options->iowq_cpu_count == 0)
+        return;
+    cpu_set_t mask;
+    CPU_ZERO(&mask);
+    for (unsigned i = 0; i < options->iowq_cpu_count; i++)
+        if (options->iowq_cpus[i] >= 0 && options->iowq_cpus[i] < CPU_SETSIZE)
+            CPU_SET(options->iowq_cpus[i], &mask);
+    int error = io_uring_register_iowq_aff(&uring->ring, sizeof mask, &mask);
+    if (error)
+        nio_driver_add_reason(&uring->base, "io-wq workers are not pinned: %s",
+                              strerrordesc_np(-error));
+    unsigned bounded = options->iowq_cpu_count * IOWQ_BOUNDED_PER_CPU;
+    unsigned limits[2] = { bounded > IOWQ_BOUNDED_MIN ? bounded : IOWQ_BOUNDED_MIN, 0 };
+    error = io_uring_register_iowq_max_workers(&uring->ring, limits);
+    if (error)
+        nio_driver_add_reason(&uring->base, "the number of io-wq workers is not limited: %s",
+                              strerrordesc_np(-error));
+}
+
+int nio_uring_create(const struct nio_driver_options *options, struct nio_driver **ret_driver)
+{
+    if (options->entries < 8 || options->entries > 32768)
+        return nio_error(-EINVAL, "ring entries: %u is not within 8 to 32768", options->entries);
+    struct nio_uring *uring = nio_zalloc(sizeof *uring);
+    if (!uring)
+        return nio_error(-ENOMEM, "no memory for a driver of %zu bytes", sizeof *uring);
+    uring->ring.ring_fd = -1;
+    uring->is_sqpoll = options->profile == NUMIO_DRIVER_SQPOLL;
+    nio_lock_init(&uring->cq_lock, NIO_RANK_DRIVER);
+    int error = nio_driver_base_init(&uring->base, options->profile);
+    if (!error)
+        error = make_ring(uring, options);
+    if (error) {
+        nio_uring_destroy(&uring->base);
+        return error;
+    }
+    map_ring(uring);
+    limit_iowq(uring, options);
+    *ret_driver = &uring->base;
+    return 0;
+}
+
+void nio_uring_destroy(struct nio_driver *driver)
+{
+    struct nio_uring *uring = nio_uring_of(driver);
+    if (uring->ring.ring_fd >= 0)
+        io_uring_queue_exit(&uring->ring);
+    nio_driver_base_fini(driver);
+    nio_free(uring);
+}
