@@ -269,6 +269,12 @@ static int copy_machine(struct nio_discovery *d)
     return err ? err : nio_discover_devices(d);
 }
 
+static int note_no_recording(const char *path, int err)
+{
+    return nio_error(err, "topology: %s is not a recorded machine of hwloc 2 (lstopo --of xml)",
+                     path);
+}
+
 /* Tells hwloc where the machine comes from.  Returns 0 or an error with detail. */
 static int set_source(hwloc_topology_t hwloc, const char *spec)
 {
@@ -280,9 +286,7 @@ static int set_source(hwloc_topology_t hwloc, const char *spec)
         return err;
     errno = 0;
     if (is_path && hwloc_topology_set_xml(hwloc, spec) < 0)
-        return nio_error(errno == ENOMEM ? -ENOMEM : -EINVAL,
-                         "topology: %s is not a recorded machine of hwloc 2 (lstopo --of xml)",
-                         spec);
+        return note_no_recording(spec, errno == ENOMEM ? -ENOMEM : -EINVAL);
     if (!is_path && hwloc_topology_set_synthetic(hwloc, spec) < 0)
         return nio_error(errno == ENOMEM ? -ENOMEM : -EINVAL,
                          "topology: \"%s\" is not a machine; each level divides the one before, "
@@ -308,6 +312,8 @@ static int load_hwloc(struct nio_discovery *d, const char *spec)
         hwloc_topology_load(d->hwloc) < 0) {
         if (errno == ENOMEM)
             return -ENOMEM;
+        if (is_recorded)
+            return note_no_recording(spec, -EINVAL);
         err = nio_reasons_add(&d->t->reasons, "hwloc cannot read %s (%s)",
                               spec ? spec : "this machine", strerror(errno ? errno : EINVAL));
         return err ? err : NIO_SURPRISE;
