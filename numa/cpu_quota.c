@@ -108,21 +108,34 @@ static int note_nonsense(struct quota_reader *reader, const char *file)
     return nio_reasons_add(reader->reasons, "CPU quota: %s makes no sense, it is ignored", file);
 }
 
-/* "max 100000", "50000 100000", or "50000" with the default period. */
+/* "50000 100000", or "50000" with the default period: the CPUs that makes, 0 if neither. */
+static double parse_cpu_max(const char *text)
+{
+    char *end;
+    double quota_us = strtod(text, &end), period_us = 100000;
+    if (end == text)
+        return 0;
+    if (*end == ' ') {
+        text = end + 1;
+        period_us = strtod(text, &end);
+    }
+    return end != text && *end == '\0' && quota_us > 0 && period_us > 0 ? quota_us / period_us : 0;
+}
+
+/* "max 100000" is no limit. */
 static int read_v2(struct quota_reader *reader, const char *directory)
 {
-    char file[FILE_BYTES], text[64], extra;
-    double quota_us, period_us = 100000;
+    char file[FILE_BYTES], text[64];
     (void)snprintf(file, sizeof file, "%s/cpu.max", directory); /* fits */
     int err = nio_sysfile_read(reader->root, file, text, sizeof text);
     if (err && err != -E2BIG)
         return 0; /* no cpu controller here: no limit at this level */
     if (!err && (strcmp(text, "max") == 0 || strncmp(text, "max ", 4) == 0))
         return 0;
-    int fields = err ? 0 : sscanf(text, "%lf %lf %c", &quota_us, &period_us, &extra);
-    if (fields < 1 || fields > 2 || !(quota_us > 0) || !(period_us > 0))
+    double cpus = err ? 0 : parse_cpu_max(text);
+    if (cpus <= 0)
         return note_nonsense(reader, file);
-    note_quota(reader, quota_us / period_us, file);
+    note_quota(reader, cpus, file);
     return 0;
 }
 
