@@ -160,7 +160,7 @@ static struct size place_strips(const struct sheet *sheet, const struct box *box
 
 static void measure_box(const struct sheet *sheet, struct box *box)
 {
-    int title = (int)(strlen(box->title) + strlen(box->memory)) + 8;
+    int title = (int)(strlen(box->title) + strlen(box->memory)) + 9;
     struct size strips = place_strips(sheet, box, 0, 0, sheet->width - 2 * INSET);
     int inner = max_int(strips.width, (int)strlen(box->note));
     box->size.width = max_int(inner + 2 * INSET, title);

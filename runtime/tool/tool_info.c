@@ -39,10 +39,17 @@ static void print_heading(const struct tool_machine *machine, const struct tool_
     tool_print_wrapped(term, 0, 0, line);
     for (uint32_t i = 0; info->kind_count > 1 && i < info->kind_count; i++) {
         struct numio_topology_kind kind = tool_kind(machine, i);
-        printf("%u core%s of kind %u %s(efficiency %d)\n", kind.core_count, plural(kind.core_count),
-               i, kind.name, kind.efficiency);
+        printf("%u %s core%s, efficiency %d%s\n", kind.core_count,
+               kind.name[0] ? kind.name : "unnamed", plural(kind.core_count), kind.efficiency,
+               i == 0 ? " (the higher, the faster)" : "");
     }
     putchar('\n');
+}
+
+static int compare_ints(const void *a, const void *b)
+{
+    int left = *(const int *)a, right = *(const int *)b;
+    return (left > right) - (left < right);
 }
 
 /* Planned or real CPUs of a node's workers, as ranges. */
@@ -64,6 +71,7 @@ static void list_cpus(const struct tool_machine *machine, unsigned node, bool is
         if (!is_repeated && cpu >= 0)
             cpus[used++] = cpu;
     }
+    qsort(cpus, used, sizeof *cpus, compare_ints);
     if (used > 0)
         (void)tool_ranges(buf, 24, cpus, used); /* returns buf */
     else
@@ -204,9 +212,9 @@ static void print_settings(const struct tool_machine *machine, const struct tool
 static void print_reasons(const struct tool_machine *machine, const struct tool_term *term)
 {
     for (size_t i = 0; i < machine->reason_count; i++)
-        print_pair(term, i == 0 ? "less than" : i == 1 ? "possible" : "", machine->reasons[i]);
+        print_pair(term, i == 0 ? "reasons" : "", machine->reasons[i]);
     if (machine->reason_count == 0 && machine->has_runtime)
-        print_pair(term, "fallbacks", "none");
+        print_pair(term, "reasons", "none: nothing is less than it could be");
 }
 
 int tool_info_text(const struct tool_machine *machine, const struct tool_term *term)

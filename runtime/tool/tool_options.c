@@ -145,7 +145,7 @@ static int apply_own_option(struct tool_options *options, int code, const char *
     if (options->command != needed)
         return usage_error(code == OPTION_JSON ? "--json belongs to numio info"
                                                : "this option belongs to numio tour",
-                           code == OPTION_JSON ? NULL : value);
+                           NULL);
     uint64_t mib = 0;
     int status = 0;
     switch (code) {
@@ -187,8 +187,9 @@ static int apply_option(struct tool_options *options, int code, const char *valu
         status = parse_number("width", value, 40, 400, &width);
         options->width = (int)width;
         return status;
-    case '?':
-        return usage_error("see above", NULL);
+    case '?': /* getopt_long() has said why */
+        fputs("Try: numio --help\n", stderr);
+        return EXIT_USAGE;
     default:
         return apply_own_option(options, code, value);
     }

@@ -133,21 +133,31 @@ const char *tool_duration(char *buf, uint64_t time_ns)
     return buf;
 }
 
+/* Index of the last number of the range that starts at `first`: steps of one, or at least three
+ * numbers with the same step. */
+static size_t range_end(const int *numbers, size_t first, size_t count)
+{
+    size_t last = first;
+    int step = first + 1 < count ? numbers[first + 1] - numbers[first] : 1;
+    while (last + 1 < count && numbers[last + 1] - numbers[last] == step)
+        last++;
+    return step > 1 && last - first < 2 ? first : last;
+}
+
 const char *tool_ranges(char *buf, size_t buf_bytes, const int *numbers, size_t count)
 {
     size_t used = 0;
     buf[0] = '\0';
     for (size_t first = 0; first < count;) {
-        char range[TOOL_NUMBER_BYTES];
-        size_t last = first;
-        while (last + 1 < count && numbers[last + 1] == numbers[last] + 1)
-            last++;
-        const char *comma = first > 0 ? "," : "";
-        int length = last == first ? snprintf(range, sizeof range, "%s%d", comma, numbers[first])
-                                   : snprintf(range, sizeof range, "%s%d-%d", comma, numbers[first],
-                                              numbers[last]);
-        bool is_end = last + 1 == count;
-        if (used + (size_t)length + (is_end ? 1 : sizeof "...") > buf_bytes) {
+        char range[3 * TOOL_NUMBER_BYTES];
+        size_t last = range_end(numbers, first, count);
+        int step = last > first ? numbers[first + 1] - numbers[first] : 1;
+        int length = snprintf(range, sizeof range, "%s%d", first > 0 ? "," : "", numbers[first]);
+        if (last > first)
+            length += snprintf(range + length, sizeof range - (size_t)length, "-%d", numbers[last]);
+        if (step > 1)
+            length += snprintf(range + length, sizeof range - (size_t)length, ":%d", step);
+        if (used + (size_t)length + (last + 1 == count ? 1 : sizeof "...") > buf_bytes) {
             (void)snprintf(buf + used, buf_bytes - used, "..."); /* cut where the room ends */
             return buf;
         }

@@ -57,7 +57,8 @@ const char *tool_short(char *buf, uint64_t count);      /* 999999, 1.00M, 12.3G 
 const char *tool_bytes(char *buf, uint64_t bytes);      /* 32 KiB, 23.5 GiB */
 const char *tool_duration(char *buf, uint64_t time_ns); /* 812 us, 12.3 ms, 1.24 s */
 
-/* Writes the sorted numbers as "0-3,8,10-11"; ends with "..." if they do not fit. */
+/* Writes the sorted numbers as the kernel writes CPU lists: "0-3,8,10-11", "0-30:2" for every
+ * second; ends with "..." if they do not fit. */
 const char *tool_ranges(char *buf, size_t buf_bytes, const int *numbers, size_t count);
 
 #endif

@@ -222,8 +222,11 @@ bool tour_pause(struct tour *tour, uint64_t delay_ns)
                               .tv_nsec = (long)(delay_ns % 1000000000u) };
     if (tour->is_interrupted)
         return true;
-    if (sigtimedwait(&tour->signals, NULL, &delay) > 0)
+    if (sigtimedwait(&tour->signals, NULL, &delay) > 0) {
         tour->is_interrupted = true;
+        /* A second Ctrl-C ends the program at once. */
+        (void)pthread_sigmask(SIG_UNBLOCK, &tour->signals, NULL); /* cannot fail */
+    }
     return tour->is_interrupted;
 }
 
