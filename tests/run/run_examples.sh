@@ -31,7 +31,8 @@ timeout 20 "$examples/cat" "$work/a" "$work/empty" "$work/b" >"$work/got" ||
 cmp "$work/expected" "$work/got" || fail "cat: other bytes into a file"
 timeout 20 "$examples/cat" "$work/a" - <"$work/b" | cmp - "$work/expected" ||
     fail "cat: other bytes from standard input into a pipe"
-timeout 20 "$examples/cat" <"$work/a" | cmp - "$work/copy" || fail "cat: other bytes without arguments"
+timeout 20 "$examples/cat" <"$work/a" | cmp - "$work/copy" ||
+    fail "cat: other bytes without arguments"
 timeout 20 "$examples/cat" "$work/none" "$work/b" >"$work/got" 2>"$work/err" &&
     fail "cat: a missing file is no error"
 cmp "$work/b" "$work/got" || fail "cat: a missing file stops it"
