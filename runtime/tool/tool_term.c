@@ -124,9 +124,9 @@ const char *tool_bytes(char *buf, uint64_t bytes)
 
 const char *tool_duration(char *buf, uint64_t time_ns)
 {
-    if (time_ns < 1000000)
+    if (time_ns < 999500)
         (void)snprintf(buf, TOOL_NUMBER_BYTES, "%.0f us", (double)time_ns / 1e3); /* fits */
-    else if (time_ns < 1000000000)
+    else if (time_ns < 999500000)
         three_digits(buf, (double)time_ns / 1e6, " ms");
     else
         three_digits(buf, (double)time_ns / 1e9, " s");
