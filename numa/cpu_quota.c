@@ -141,19 +141,21 @@ static int read_v2(struct quota_reader *reader, const char *directory)
 
 static int read_v1(struct quota_reader *reader, const char *directory)
 {
-    char file[FILE_BYTES];
+    char quota_file[FILE_BYTES], period_file[FILE_BYTES];
     long long quota_us = 0, period_us = 0;
-    (void)snprintf(file, sizeof file, "%s/cpu.cfs_quota_us", directory); /* fits */
-    int err = nio_sysfile_number(reader->root, file, &quota_us);
+    (void)snprintf(quota_file, sizeof quota_file, "%s/cpu.cfs_quota_us", directory);    /* fits */
+    (void)snprintf(period_file, sizeof period_file, "%s/cpu.cfs_period_us", directory); /* fits */
+    int err = nio_sysfile_number(reader->root, quota_file, &quota_us);
     if (err == -EINVAL)
-        return note_nonsense(reader, file);
+        return note_nonsense(reader, quota_file);
     if (err || quota_us == -1)
-        return 0;                                                         /* none at this level */
-    (void)snprintf(file, sizeof file, "%s/cpu.cfs_period_us", directory); /* fits */
-    err = nio_sysfile_number(reader->root, file, &period_us);
-    if (err || period_us <= 0 || quota_us <= 0)
-        return note_nonsense(reader, file);
-    note_quota(reader, (double)quota_us / (double)period_us, file);
+        return 0; /* none at this level */
+    err = nio_sysfile_number(reader->root, period_file, &period_us);
+    if (err || period_us <= 0)
+        return note_nonsense(reader, period_file);
+    if (quota_us <= 0)
+        return note_nonsense(reader, quota_file);
+    note_quota(reader, (double)quota_us / (double)period_us, quota_file);
     return 0;
 }
 

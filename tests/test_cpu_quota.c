@@ -143,7 +143,7 @@ Test(cpu_quota, v1_quota_and_period)
     fake_file(root, "/sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us", "50000\n");
     fake_file(root, "/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
     fake_file(root, "/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n");
-    expect_quota(root, 0.5, "/sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us");
+    expect_quota(root, 0.5, "/sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us");
     fake_remove(root);
 }
 
@@ -189,7 +189,7 @@ Test(cpu_quota, container_without_namespace_sees_its_own_subtree)
     fake_file(root, "/sys/fs/cgroup/cpu/sub/cpu.cfs_period_us", "100000\n");
     fake_file(root, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "60000\n");
     fake_file(root, "/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
-    expect_quota(root, 0.6, "/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    expect_quota(root, 0.6, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
     fake_remove(root);
 }
 
