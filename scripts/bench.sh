@@ -1,0 +1,392 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Measures numio beside its peers, in turns, and prints one table with the ratios.
+#
+# Usage: scripts/bench.sh [options]
+#   --peers LIST     tokio (default) or none; the echo rows have a plain epoll server in any case
+#   --filter RE      only scenarios whose name matches (POSIX extended)
+#   --rounds N       how often every program runs each scenario, in turns (5; quick 3)
+#   --samples N      samples in each of those runs (3; quick 2)
+#   --workers LIST   numbers of workers ("ALL 1" where ALL is the number of CPUs)
+#   --drivers LIST   numio's driver profiles (auto), for example "sqpoll defer"
+#   --idle P         numio's idle policy, instead of its default
+#   --ct             Tokio's current-thread flavour as well, in the rows of one worker
+#   --json FILE      append every run's lines to FILE
+#   --quick          short runs: a smoke test, no figures to quote
+#   --check          end with status 1 if a target was missed or could not be judged
+#   --numio PROGRAM  this numio-bench instead of building one
+#   --no-install     do not install missing Debian packages
+# The table goes to stdout, progress to stderr.
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+readonly run_timeout_s=600 port_tries=100
+peers=tokio filter='' rounds='' samples='' worker_counts='' drivers=auto idle='' json=''
+is_quick=0 has_ct=0 does_check=0 does_install=1 numio=''
+peer_dir=$ROOT/build/peers
+failures=0
+server_pid=''
+
+usage() {
+    sed -n '3,/^# The table/{s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
+}
+
+is_count() {
+    [[ $1 =~ ^[1-9][0-9]{0,4}$ ]]
+}
+
+parse() {
+    local option
+    while [ $# -gt 0 ]; do
+        option=$1
+        case $option in
+            --quick) is_quick=1 ;;
+            --ct) has_ct=1 ;;
+            --check) does_check=1 ;;
+            --no-install) does_install=0 ;;
+            --help) usage; exit 0 ;;
+            --peers | --filter | --rounds | --samples | --workers | --drivers | --idle | --json | \
+                --numio)
+                [ $# -ge 2 ] || die "$option wants a value; --help lists the options"
+                take "$option" "$2"
+                shift
+                ;;
+            *) die "unknown option $option; --help lists them" ;;
+        esac
+        shift
+    done
+}
+
+take() {
+    local word
+    case $1 in
+        --peers)
+            case $2 in tokio | none) peers=$2 ;; *) die "--peers: tokio or none, not $2" ;; esac ;;
+        --filter) filter=$2 ;;
+        --rounds) is_count "$2" || die "--rounds: no count: $2"; rounds=$2 ;;
+        --samples) is_count "$2" || die "--samples: no count: $2"; samples=$2 ;;
+        --workers)
+            for word in $2; do is_count "$word" || die "--workers: no count: $word"; done
+            worker_counts=$2 ;;
+        --drivers) drivers=$2 ;;
+        --idle) idle=$2 ;;
+        --json) json=$(realpath -m "$2") ;;
+        --numio) numio=$(realpath -m "$2") ;;
+    esac
+}
+
+note() {
+    echo "$*" >>"$work/notes"
+}
+
+# --- what is compared -----------------------------------------------------------------------
+
+# A debug build of numio says nothing about numio.
+refuse_debug() {
+    local cache type
+    cache=$(dirname "$(dirname "$numio")")/CMakeCache.txt
+    if [ -f "$cache" ]; then
+        type=$(sed -n 's/^CMAKE_BUILD_TYPE:[A-Z]*=//p' "$cache")
+        case $type in
+            Release | RelWithDebInfo) ;;
+            *) die "$numio is a ${type:-nameless} build; figures come from release builds only" ;;
+        esac
+        if grep -Eq '^NUMIO_(DEBUG|EXPENSIVE):BOOL=(ON|1|TRUE)$|^NUMIO_SANITIZE:STRING=.' "$cache"
+        then
+            die "$numio is built with assertions or sanitizers; figures come from release builds"
+        fi
+    fi
+}
+
+build_numio() {
+    if [ -z "$numio" ]; then
+        say "building numio (release)"
+        configure release
+        build release
+        numio=$ROOT/build/release/bin/numio-bench
+    fi
+    [ -x "$numio" ] || die "there is no $numio"
+    refuse_debug
+    load_dir=$(dirname "$numio")
+    if [ ! -x "$load_dir/echo_load" ]; then
+        load_dir=$ROOT/build/release/bin
+    fi
+    if [ ! -x "$load_dir/echo_load" ] || [ ! -x "$load_dir/epoll_echo" ]; then
+        die "there is no echo_load or epoll_echo in $load_dir; build the release preset"
+    fi
+}
+
+find_mimalloc() {
+    mimalloc=$(ldconfig -p | sed -n 's/^[[:space:]]*libmimalloc\.so\.2 .*=> //p' | head -n 1)
+    if [ -z "$mimalloc" ]; then
+        note "no libmimalloc.so.2 (Debian: libmimalloc2.0): Tokio was measured on malloc only"
+    elif LD_PRELOAD=$mimalloc "$peer_dir/tokio-peer" --version 2>&1 | grep -q 'cannot be preloaded'
+    then
+        die "$mimalloc cannot be preloaded"
+    fi
+}
+
+prepare() {
+    local packages=("${BUILD_PACKAGES[@]}" python3 util-linux)
+    if [ "$peers" = tokio ]; then
+        packages+=(librust-tokio-dev libmimalloc2.0)
+        if ! command -v cargo >/dev/null && [ ! -x "$HOME/.cargo/bin/cargo" ]; then
+            packages+=(rustc cargo)
+        fi
+    fi
+    if [ $does_install -eq 1 ]; then
+        install_packages "${packages[@]}"
+    fi
+    build_numio
+    mimalloc=''
+    if [ "$peers" = tokio ]; then
+        say "building the Tokio side"
+        "$ROOT/perf/peers/build.sh" "$peer_dir"
+        find_mimalloc
+    fi
+}
+
+# --- running --------------------------------------------------------------------------------
+
+# run_logged NAME COMMAND...: a failure is reported, counted and noted, and the rest goes on.
+run_logged() {
+    local name=$1 status=0
+    shift
+    timeout "$run_timeout_s" "$@" >"$work/out" 2>"$work/err" || status=$?
+    sed -n "s/^\(.*skipped: .*\)$/$name: \1/p" "$work/err" >>"$work/notes"
+    if [ $status -ne 0 ]; then
+        failures=$((failures + 1))
+        note "$name failed with status $status: $(tail -n 1 "$work/err")"
+        tail -n 5 "$work/err" >&2
+    fi
+    return $status
+}
+
+collect() {
+    python3 "$ROOT/perf/report.py" tag --round "$1" --workers "$2" --driver "$3" "$work/lines" \
+        "$results" || failures=$((failures + 1))
+    : >"$work/lines"
+}
+
+# run_one WHO SCENARIO ROUND WORKERS DRIVER: one program's samples of one scenario.
+run_one() {
+    local who=$1 scenario=$2 round=$3 workers=$4 driver=$5
+    local options=("${bench_options[@]}" --workers "$workers" --json "$work/lines")
+    case $who in
+        numio)
+            options+=(--filter "^$scenario(_co|_raw)?\$" --driver "$driver")
+            [ -z "$idle" ] || options+=(--idle "$idle")
+            run_logged numio "$numio" "${options[@]}" || true
+            ;;
+        tokio*)
+            options+=(--filter "^$scenario\$")
+            case $who in *-ct) options+=(--flavor current_thread) ;; esac
+            case $who in
+                tokio-mimalloc*)
+                    run_logged "$who" env "LD_PRELOAD=$mimalloc" "$peer_dir/tokio-peer" \
+                        "${options[@]}" || true ;;
+                *) run_logged "$who" "$peer_dir/tokio-peer" "${options[@]}" || true ;;
+            esac
+            ;;
+    esac
+    [ ! -s "$work/lines" ] || collect "$round" "$workers" "$driver"
+}
+
+# Who runs, one "WHO DRIVER" a line; every second round the other way round, so that whoever
+# comes after whom is not always the same.
+contestants() {
+    local round=$1 workers=$2 driver
+    {
+        for driver in $drivers; do echo "numio $driver"; done
+        if [ "$peers" = tokio ]; then
+            echo "tokio auto"
+            [ -z "$mimalloc" ] || echo "tokio-mimalloc auto"
+            if [ $has_ct -eq 1 ] && [ "$workers" -eq 1 ]; then
+                echo "tokio-ct auto"
+                [ -z "$mimalloc" ] || echo "tokio-mimalloc-ct auto"
+            fi
+        fi
+    } | if [ $((round % 2)) -eq 0 ]; then tac; else cat; fi
+}
+
+list_scenarios() {
+    {
+        "$numio" --list --filter "$filter"
+        [ "$peers" = none ] || "$peer_dir/tokio-peer" --list --filter "$filter"
+    } | sed -E 's/_(co|raw)$//' | awk 'NF && !seen[$0]++'
+}
+
+run_scenarios() {
+    local workers scenario round who driver number=0 total
+    total=$(($(wc -l <"$work/scenarios") * $(wc -w <<<"$worker_counts")))
+    for workers in $worker_counts; do
+        while read -r scenario <&3; do
+            number=$((number + 1))
+            say "[$number/$total] $scenario, $workers worker(s), $rounds rounds"
+            for ((round = 1; round <= rounds; round++)); do
+                while read -r who driver <&4; do
+                    run_one "$who" "$scenario" "$round" "$workers" "$driver"
+                done 4< <(contestants "$round" "$workers")
+            done
+        done 3<"$work/scenarios"
+    done
+}
+
+# --- TCP echo -------------------------------------------------------------------------------
+
+stop_server() {
+    if [ -n "$server_pid" ]; then
+        kill "$server_pid" 2>/dev/null || true
+        wait "$server_pid" 2>/dev/null || true
+        server_pid=''
+    fi
+}
+
+# start_server WHO DRIVER: on server_cpu and a port that nobody had; sets server_pid and port.
+start_server() {
+    local who=$1 driver=$2 command try
+    port=$((20000 + RANDOM % 10000))
+    command=(taskset -c "$server_cpu")
+    case $who in
+        numio)
+            command+=("$numio" --serve-echo --port "$port" --workers 1 --driver "$driver")
+            [ -z "$idle" ] || command+=(--idle "$idle")
+            ;;
+        epoll) command+=("$load_dir/epoll_echo" --port "$port") ;;
+        tokio) command+=("$peer_dir/tokio-peer" echo --port "$port" --workers 1) ;;
+        tokio-mimalloc)
+            command=(env "LD_PRELOAD=$mimalloc" "${command[@]}" "$peer_dir/tokio-peer" echo
+                --port "$port" --workers 1) ;;
+    esac
+    "${command[@]}" >"$work/server.out" 2>"$work/server.err" &
+    server_pid=$!
+    for ((try = 0; try < port_tries; try++)); do
+        if ! kill -0 "$server_pid" 2>/dev/null; then
+            break
+        fi
+        # The server's own line, not a connection: somebody else might be listening there.
+        if grep -Eq "(^|[^0-9])$port([^0-9]|\$)" "$work/server.out"; then
+            return 0
+        fi
+        sleep 0.05
+    done
+    stop_server
+    failures=$((failures + 1))
+    note "$who: the echo server did not start: $(tail -n 1 "$work/server.err")"
+    return 1
+}
+
+version_of() {
+    case $1 in
+        numio) "$numio" --version | awk '{print $2; exit}' ;;
+        tokio*) "$peer_dir/tokio-peer" --version | awk '{print $2; exit}' ;;
+        epoll) uname -r ;;
+    esac
+}
+
+run_echo_one() {
+    local who=$1 scenario=$2 round=$3 driver=$4 shown=epoll
+    [ "$who" != numio ] || shown=$driver
+    start_server "$who" "$driver" || return 0
+    run_logged "$who" taskset -c "$load_cpu" "$load_dir/echo_load" "${bench_options[@]}" \
+        --port "$port" --pid "$server_pid" --filter "^$scenario\$" --runtime "$who" \
+        --version "$(version_of "$who")" --workers 1 --driver "$shown" --json "$work/lines" || true
+    stop_server
+    [ ! -s "$work/lines" ] || collect "$round" 1 "$driver"
+}
+
+echo_contestants() {
+    local round=$1
+    { contestants "$round" 0; echo "epoll auto"; } |
+        if [ $((round % 2)) -eq 0 ]; then tac; else cat; fi
+}
+
+run_echo() {
+    local scenario round who driver cpus
+    mapfile -t cpus < <(python3 -c 'import os
+for cpu in sorted(os.sched_getaffinity(0)): print(cpu)')
+    if [ ${#cpus[@]} -lt 2 ]; then
+        note "TCP echo needs two CPUs: left out"
+        return 0
+    fi
+    server_cpu=${cpus[0]} load_cpu=${cpus[1]}
+    while read -r scenario <&3; do
+        say "$scenario, servers on CPU $server_cpu, load on CPU $load_cpu, $rounds rounds"
+        for ((round = 1; round <= rounds; round++)); do
+            while read -r who driver <&4; do
+                run_echo_one "$who" "$scenario" "$round" "$driver"
+            done 4< <(echo_contestants "$round")
+        done
+    done 3<"$work/echo_scenarios"
+}
+
+# --- the whole ------------------------------------------------------------------------------
+
+print_machine() {
+    local governor=/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor
+    local cpu virt
+    cpu=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
+    virt=$(systemd-detect-virt 2>/dev/null || true)
+    echo "Machine:   ${cpu:-$(uname -m)}, $(nproc) CPU(s) allowed of $(nproc --all)"
+    echo "Kernel:    $(uname -sr); virtualisation: ${virt:-unknown}"
+    if [ -r $governor ]; then
+        echo "Governor:  $(cat $governor)"
+    else
+        echo "Governor:  unavailable (the frequency is not ours to see)"
+    fi
+    echo "Load:      $(cut -d' ' -f1-3 /proc/loadavg) before the first run"
+    echo "numio:     $("$numio" --version) ($numio)"
+    if [ "$peers" = tokio ]; then
+        echo "Peers:     $("$peer_dir/tokio-peer" --version), ${mimalloc:-without mimalloc}"
+    fi
+    echo "Runs:      $rounds rounds of $samples samples, in turns, workers $worker_counts"
+    if [ $is_quick -eq 1 ]; then
+        echo "           --quick: a smoke test; these are no figures to quote"
+    fi
+    echo "A machine that others use is noisy: trust medians and ratios only as far as their spread."
+    echo
+}
+
+fill_defaults() {
+    local all
+    all=$(nproc)
+    if [ -z "$worker_counts" ]; then
+        worker_counts=$all
+        [ "$all" -eq 1 ] || worker_counts="$all 1"
+    fi
+    : "${rounds:=$((is_quick ? 3 : 5))}" "${samples:=$((is_quick ? 2 : 3))}"
+    bench_options=(--rounds "$samples")
+    [ $is_quick -eq 0 ] || bench_options+=(--quick)
+}
+
+main() {
+    local table_options=()
+    parse "$@"
+    fill_defaults
+    work=$(mktemp -d)
+    trap 'stop_server; rm -rf "$work"' EXIT
+    trap 'exit 130' INT TERM
+    results=$work/results
+    : >"$work/notes"
+    : >"$work/lines"
+    : >"$results"
+    prepare >&2
+    list_scenarios >"$work/scenarios" || die "numio-bench or tokio-peer does not list its scenarios"
+    "$load_dir/echo_load" --list --filter "$filter" >"$work/echo_scenarios"
+    [ -s "$work/scenarios" ] || [ -s "$work/echo_scenarios" ] || die "no scenario matches $filter"
+    print_machine
+    run_scenarios >&2
+    run_echo >&2
+    [ -z "$json" ] || cat "$results" >>"$json"
+    [ -s "$results" ] || die "nothing was measured: $(tail -n 1 "$work/notes")"
+    [ $does_check -eq 0 ] || table_options+=(--check)
+    local status=0
+    python3 "$ROOT/perf/report.py" table --notes "$work/notes" "${table_options[@]}" "$results" ||
+        status=$?
+    if [ $failures -ne 0 ]; then
+        die "$failures run(s) failed; the notes under the table say which"
+    fi
+    return $status
+}
+
+main "$@"
