@@ -62,6 +62,7 @@ int nio_flat_fill(struct numio_topology *t)
     t->info.package_count = t->info.numa_count = t->info.llc_count = 1;
     t->info.core_count = t->info.pu_count = cpus;
     t->info.memory_bytes = memory_bytes;
+    t->info.has_distances = true; /* one node is 10 from itself */
     return nio_reasons_add(&t->reasons, "the machine is treated as one node of %u CPUs",
                            (unsigned)cpus);
 }

@@ -5,8 +5,11 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 
-#include "machines/machines.h"
 #include "runtime/base/mem.h"
+#include "tests/machines/machines.h"
+
+/* More digits than cpu.max ever has. */
+#define LONGER_THAN_ANY "1000000000000000000000000000000000000000000000000000000000000000000000"
 
 /* The mounts of a host with cgroup v2 only, and of one with v1 and an empty v2 tree. */
 #define V2_MOUNT "30 20 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -214,8 +217,7 @@ Test(cpu_quota, nonsense_is_ignored_and_noted)
                                        "50000 x",
                                        "50000 100000 7",
                                        "maximum",
-                                       "5000000000000000000000000000000000000000000000000000000000"
-                                       "00000000000000 100000" };
+                                       LONGER_THAN_ANY " 100000" };
     char root[PATH_MAX];
     fake_v2(root, "0::/job\n");
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

@@ -8,11 +8,11 @@
 
 #include <numio/error.h>
 
-#include "machines/machines.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/compiler.h"
 #include "runtime/base/mem.h"
 #include "runtime/base/rng.h"
+#include "tests/machines/machines.h"
 
 enum { REAL_CPUS = 128 };
 

@@ -9,11 +9,11 @@
 
 #include <numio/error.h>
 
-#include "machines/machines.h"
 #include "numa/cpulist.h"
 #include "numa/sysnodes.h"
 #include "runtime/base/compiler.h"
 #include "runtime/base/mem.h"
+#include "tests/machines/machines.h"
 
 enum { REAL_CPUS = 16 };
 

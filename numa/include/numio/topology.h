@@ -174,7 +174,8 @@ NUMIO_EXPORT const char *numio_topology_reason(const struct numio_topology *topo
 NUMIO_EXPORT NUMIO_NODISCARD int numio_topology_node_of_pci(const struct numio_topology *topology,
                                                             const char *bus_id, uint32_t *ret_numa);
 
-/* The same for a network interface, by name.  Virtual ones (lo, veth) have no place: -ENODATA.
+/* The same for a network interface, by name.  A bond or VLAN is where all its interfaces are;
+ * other virtual ones (lo, veth) have no place: -ENODATA where there are several nodes.
  * Context: any thread; reads sysfs.
  * Errors:  as numio_topology_node_of_pci(); -EINVAL not a possible name. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_topology_node_of_net(const struct numio_topology *topology,
