@@ -191,6 +191,7 @@ static struct nio_slab_chunk *next_chunk(struct nio_slab *slab, unsigned class_i
 
 NIO_NOINLINE void *nio_slab_alloc_slow(struct nio_slab *slab, unsigned class_index)
 {
+    NIO_ASSERT(!slab->is_walking);
     (void)nio_slab_drain(slab); /* the count does not matter, only whether a cell turned up */
     struct nio_slab_chunk *chunk = slab->current[class_index];
     if (chunk->free || chunk_carve(chunk))
@@ -241,6 +242,8 @@ static void retire_empty(struct nio_slab *slab, struct nio_slab_chunk *chunk)
 
 NIO_NOINLINE void nio_slab_free_slow(struct nio_slab *slab, struct nio_slab_chunk *chunk)
 {
+    if (slab->is_walking)
+        return; /* settle_list() finds it after the walk */
     NIO_DEBUG_ASSERT(chunk->state == NIO_SLAB_FULL || chunk->state == NIO_SLAB_PARTIAL);
     if (chunk->state == NIO_SLAB_PARTIAL) {
         list_remove(&slab->partial[chunk->class_index], chunk);
@@ -289,15 +292,43 @@ static void walk_list(const struct nio_slab_list *list, void (*fn)(void *cell, v
         walk_chunk(chunk, fn, arg);
 }
 
+/* Moves the chunks of a list that lost cells during a walk to where they belong now. */
+static void settle_list(struct nio_slab *slab, struct nio_slab_list *list)
+{
+    struct nio_slab_chunk *chunk = list->first;
+    while (chunk) {
+        struct nio_slab_chunk *next = chunk->next;
+        if (chunk->state == NIO_SLAB_FULL && chunk->live != 1) {
+            /* `live` went on below 0 while nobody looked; the sum is right again. */
+            chunk->hidden += chunk->live;
+            nio_slab_free_slow(slab, chunk);
+        } else if (chunk->live == 0) {
+            nio_slab_free_slow(slab, chunk);
+        }
+        chunk = next;
+    }
+}
+
+static void settle(struct nio_slab *slab)
+{
+    for (unsigned i = 0; i < NIO_SLAB_CLASSES; i++)
+        settle_list(slab, &slab->partial[i]);
+    settle_list(slab, &slab->full);
+}
+
 void nio_slab_for_each_live(struct nio_slab *slab, void (*fn)(void *cell, void *arg), void *arg)
 {
     (void)nio_slab_drain(slab); /* only to walk fewer chunks */
+    NIO_ASSERT(!slab->is_walking);
+    slab->is_walking = true;
     for (unsigned i = 0; i < NIO_SLAB_CLASSES; i++) {
         if (slab->current[i] != &no_chunk)
             walk_chunk(slab->current[i], fn, arg);
         walk_list(&slab->partial[i], fn, arg);
     }
     walk_list(&slab->full, fn, arg);
+    slab->is_walking = false;
+    settle(slab);
 }
 
 /* The live cells of a chunk, without the biases of `live`. */

@@ -101,6 +101,7 @@ struct nio_slab {
     struct nio_slab_list empty;
     uint32_t empty_count;
     uint32_t chunk_count;         /* all chunks, with the empty ones */
+    bool is_walking;              /* chunks stay where they are */
     struct nio_node_arena *arena; /* constant after init */
     /* any thread, RMW */
     NIO_CACHE_ALIGNED struct nio_mpsc remote;
@@ -138,8 +139,8 @@ void nio_slab_fini(struct nio_slab *slab);
 /* Takes what other threads have freed; returns how many cells that were.  Owner only. */
 unsigned nio_slab_drain(struct nio_slab *slab);
 
-/* Drains, then calls fn for every cell whose first word is not 0.  fn must neither allocate nor
- * free locally in this slab.  Another thread may free a cell while fn looks at it: its memory
+/* Drains, then calls fn for every cell whose first word is not 0.  fn may free cells of this slab,
+ * but not allocate from it.  Another thread may free a cell while fn looks at it: its memory
  * stays, as only the owner reuses it, but its first word turns 0; fn must take a reference
  * atomically, from a word that is not 0, or leave the cell alone.  Owner only. */
 void nio_slab_for_each_live(struct nio_slab *slab, void (*fn)(void *cell, void *arg), void *arg);

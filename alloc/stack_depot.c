@@ -354,6 +354,11 @@ unsigned nio_stack_depot_trim(struct nio_stack_depot *depot, uint64_t now_ns)
     return count;
 }
 
+enum nio_guard nio_stack_depot_guard(const struct nio_stack_depot *depot)
+{
+    return depot->guard;
+}
+
 const char *nio_stack_depot_reason(const struct nio_stack_depot *depot)
 {
     /* relaxed, all: statistics, read whenever */

@@ -69,6 +69,8 @@ static inline void nio_stack_reset(struct nio_stack *stack)
  * returns how many.  Giving and taking do it as well; call it from time to time while idle. */
 unsigned nio_stack_depot_trim(struct nio_stack_depot *depot, uint64_t now_ns);
 
+/* The guard that new stacks get first: MARKER, PROTECT or CANARY.  A constant. */
+enum nio_guard nio_stack_depot_guard(const struct nio_stack_depot *depot);
 /* NULL, or why guards are not the best ones.  A constant. */
 const char *nio_stack_depot_reason(const struct nio_stack_depot *depot);
 void nio_stack_depot_stats(struct nio_stack_depot *depot, struct nio_stack_depot_stats *ret_stats);

@@ -166,8 +166,10 @@ Test(arena, the_audit_finds_bound_pages_at_home)
     memset(memory, 1, 300 * 4096);
     memset(pages, 1, 50 * 4096);
     struct numio_arena_audit after = audit_of(arena);
-    cr_assert_eq(after.pages_home - before.pages_home, 350);
-    cr_assert_eq(before.pages_untouched - after.pages_untouched, 350);
+    /* Exactly 350 unless the kernel backs memory with huge pages by itself. */
+    cr_assert_geq(after.pages_home - before.pages_home, 350);
+    cr_assert_eq(before.pages_untouched - after.pages_untouched,
+                 after.pages_home - before.pages_home);
     cr_assert_eq(after.pages_away, 0);
     cr_assert_eq(after.pages_unknown, 0);
     cr_assert_eq(after.reason[0], '\0');

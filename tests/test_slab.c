@@ -212,6 +212,38 @@ Test(slab, a_walk_meets_every_live_cell_once_and_no_free_one)
             nio_slab_free_local(&slab, cells[i]);
 }
 
+struct reaper {
+    unsigned every;
+    unsigned met, freed;
+};
+
+static void free_some(void *cell, void *arg)
+{
+    struct reaper *reaper = arg;
+    if (++reaper->met % reaper->every == 0) {
+        nio_slab_free_local(&slab, cell);
+        reaper->freed++;
+    }
+}
+
+Test(slab, a_walk_may_free_what_it_meets)
+{
+    enum { COUNT = 2000 };
+    for (unsigned every = 1; every <= 400; every += 57) {
+        for (unsigned i = 0; i < COUNT; i++)
+            set_word(nio_slab_alloc(&slab, i % 7 ? 700 : 5000), 1);
+        struct reaper some = { .every = every }, rest = { .every = 1 };
+        nio_slab_for_each_live(&slab, free_some, &some);
+        nio_slab_check(&slab);
+        cr_assert_eq(some.met, COUNT);
+        cr_assert_eq(live_cells(), COUNT - some.freed);
+        nio_slab_for_each_live(&slab, free_some, &rest);
+        nio_slab_check(&slab);
+        cr_assert_eq(rest.met, COUNT - some.freed);
+        cr_assert_eq(live_cells(), 0);
+    }
+}
+
 Test(slab, chunks_beyond_the_reserve_go_back_to_the_arena)
 {
     enum { COUNT = 30000 };
