@@ -18,7 +18,7 @@ enum {
     THREADS = 4, /* even ones use the first depot, odd ones the second */
     DEPOTS = 2,
     PEGS = 64,
-    ROUNDS = 400000
+    ROUNDS = 3000000
 };
 
 struct walker {
@@ -40,7 +40,8 @@ static uint64_t *mark_of(struct nio_stack *stack)
 /* Hangs a stack (or NULL) up and returns the one that was there. */
 static struct nio_stack *swap(unsigned peg, struct nio_stack *stack)
 {
-    /* [SP1] acq_rel: hands over the stack's contents, and takes the other's.  Pairs with itself. */
+    /* [SP1] acq_rel: hands over the stack's contents, and takes the other's.  Pairs with [SP1] of
+     * the thread that swaps next. */
     return atomic_exchange_explicit(&pegs[peg], stack, memory_order_acq_rel);
 }
 
