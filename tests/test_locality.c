@@ -20,8 +20,8 @@
 static void fake_link(const char *root, const char *path, const char *target)
 {
     char full[PATH_MAX], full_target[PATH_MAX];
-    (void)snprintf(full, sizeof full, "%s%s", root, path);
-    (void)snprintf(full_target, sizeof full_target, "%s%s", root, target);
+    fake_path(full, root, path, "");
+    fake_path(full_target, root, target, "");
     fake_folders(full);
     cr_assert_eq(symlink(full_target, full), 0, "cannot link %s", full);
 }

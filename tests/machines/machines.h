@@ -27,7 +27,9 @@ static inline const char *machine_spec(const char *name, char *path)
     size_t length = strlen(name);
     if (length < 4 || strcmp(name + length - 4, ".xml") != 0 || strchr(name, '/'))
         return name;
-    (void)snprintf(path, PATH_MAX, "%.*s/%s", (int)(strrchr(here, '/') - here), here, name);
+    int length_here = (int)(strrchr(here, '/') - here);
+    int written = snprintf(path, PATH_MAX, "%.*s/%s", length_here, here, name);
+    cr_assert(written > 0 && written < PATH_MAX, "path too long");
     return path;
 }
 
@@ -133,7 +135,8 @@ static inline const char *cpus_text(const int *cpus, unsigned count, char *text)
 static inline const char *fake_root(char *path)
 {
     const char *tmp = getenv("TMPDIR");
-    (void)snprintf(path, PATH_MAX, "%s/numio-test-XXXXXX", tmp ? tmp : "/tmp");
+    int length = snprintf(path, PATH_MAX, "%s/numio-test-XXXXXX", tmp ? tmp : "/tmp");
+    cr_assert(length > 0 && length < PATH_MAX, "path too long");
     cr_assert_not_null(mkdtemp(path), "no folder for made-up files");
     return path;
 }
@@ -147,10 +150,17 @@ static inline void fake_folders(const char *path)
     }
 }
 
+/* Joins up to three parts into a path. */
+static inline void fake_path(char *full, const char *a, const char *b, const char *c)
+{
+    int length = snprintf(full, PATH_MAX, "%s%s%s", a, b, c);
+    cr_assert(length > 0 && length < PATH_MAX, "path too long");
+}
+
 static inline void fake_file(const char *root, const char *path, const char *text)
 {
     char full[PATH_MAX];
-    (void)snprintf(full, sizeof full, "%s%s", root, path);
+    fake_path(full, root, path, "");
     fake_folders(full);
     FILE *file = fopen(full, "w");
     cr_assert_not_null(file, "cannot write %s", full);
@@ -160,7 +170,7 @@ static inline void fake_file(const char *root, const char *path, const char *tex
 
 static inline void fake_remove(const char *root)
 {
-    char command[PATH_MAX + 16];
+    char command[PATH_MAX + 16]; /* fits: a path is below PATH_MAX */
     (void)snprintf(command, sizeof command, "rm -rf '%s'", root);
     cr_assert_eq(system(command), 0);
 }
