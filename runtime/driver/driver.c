@@ -303,6 +303,8 @@ void nio_driver_unpark(struct nio_driver *driver)
         atomic_exchange_explicit(&driver->wake, NIO_DRIVER_NOTIFIED, memory_order_seq_cst);
     if (before == NIO_DRIVER_ASLEEP_FUTEX) {
         nio_futex_wake(&driver->wake, 1);
+    } else if (before == NIO_DRIVER_ASLEEP_KERNEL && !is_epoll(driver)) {
+        nio_uring_wake(driver);
     } else if (before == NIO_DRIVER_ASLEEP_KERNEL) {
         /* Fails only when the counter is at its end, which takes 2^64 wakes. */
         (void)eventfd_write(driver->wake_fd, 1);

@@ -76,7 +76,8 @@ enum numio_driver nio_driver_profile(const struct nio_driver *driver);
  * be submitted completes with its error. */
 void nio_driver_submit(struct nio_driver *driver, struct numio_op *op);
 /* Owner: asks the kernel to end an operation that was submitted here.  The operation still
- * completes exactly once; the call keeps no pointer to it beyond its completion. */
+ * completes exactly once; the call keeps no pointer to it beyond its completion.  With hundreds of
+ * cancels on their way it first reaps, and so may complete any operation, this one included. */
 void nio_driver_cancel(struct nio_driver *driver, struct numio_op *op);
 /* Owner: publishes what was submitted, waking the SQ thread if it sleeps. */
 void nio_driver_flush(struct nio_driver *driver);
@@ -100,6 +101,7 @@ void nio_driver_park(struct nio_driver *driver, int64_t timeout_ns);
 /* Any thread: makes the owner's present or next park return.  Costs a system call. */
 void nio_driver_unpark(struct nio_driver *driver);
 
+/* sqes, cqes: under epoll, operations begun and ended.  enters: io_uring_enter() or epoll_wait(). */
 struct nio_driver_counters {
     uint64_t sqes, cqes, enters, bytes_in, bytes_out, reaped_for;
 };

@@ -114,6 +114,8 @@ unsigned nio_uring_reap(struct nio_driver *driver, unsigned max);
 unsigned nio_uring_reap_for(struct nio_driver *driver, unsigned max);
 unsigned nio_uring_in_flight(const struct nio_driver *driver);
 void nio_uring_park(struct nio_driver *driver, int64_t limit_ns);
+/* Any thread: wakes an owner that sleeps in io_uring_enter(). */
+void nio_uring_wake(struct nio_driver *driver);
 
 int nio_epoll_create(const struct nio_driver_options *options, struct nio_driver **ret_driver);
 void nio_epoll_destroy(struct nio_driver *driver);

@@ -22,9 +22,11 @@
  * that returned credits looks at `starved` afterwards [DU7], notes CREDITS_BACK there, which
  * nio_driver_has_completions() shows to a spinning owner, and unparks a sleeping one.
  *
- * Sleep.  With nothing in the kernel the owner sleeps on a futex, else in io_uring_enter() with the
- * eventfd watched by a multishot poll.  A sibling stops in front of the completion of that poll:
- * it is the owner's wake and must find it asleep or on its way.
+ * Sleep.  With nothing in the kernel the owner sleeps on a futex, else in io_uring_enter().  There
+ * the wake is a completion: that of a multishot poll on the eventfd, or, under sqpoll where the
+ * kernel has it, a message that the unparker posts into the CQ itself (the poll's completion is
+ * the SQ thread's business, which may first have to get the CPU).  A sibling stops in front of such
+ * a completion: it is the owner's and must find it asleep or on its way.
  *
  * sqpoll: SQEs are published once per flush, with the wake of the SQ thread if it sleeps.  A park
  * does that wake, and the waiting, in one system call; the owner never spins for the SQ thread.
@@ -35,6 +37,9 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "runtime/base/assert.h"
 #include "runtime/driver/uring.h"
@@ -322,6 +327,8 @@ static bool take_cqe(struct nio_uring *uring, const struct io_uring_cqe *cqe, bo
         if (!(cqe->flags & IORING_CQE_F_MORE))
             uring->wake_armed = false;
         return true;
+    case NIO_TAG_MESSAGE:
+        return is_owner;
     case NIO_TAG_CANCEL:
         (*cancels)++;
         return true;
@@ -469,6 +476,22 @@ static void sleep_in_ring(struct nio_uring *uring, int64_t limit_ns)
     /* Whatever the result (a completion, a signal, the time), the caller looks around. */
     (void)enter(uring, to_submit(uring), 1, flags, limit_ns);
     uring->base.flush_wanted = to_submit(uring) > 0;
+}
+
+int nio_uring_send_message(const struct nio_uring *uring)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_msg_ring(&sqe, uring->ring.ring_fd, 0, NIO_TAG_MESSAGE, 0);
+    return syscall(SYS_io_uring_register, -1, NIO_REGISTER_SEND_MSG_RING, &sqe, 1) < 0 ? -errno
+                                                                                        : 0;
+}
+
+void nio_uring_wake(struct nio_driver *driver)
+{
+    const struct nio_uring *uring = nio_uring_of_const(driver);
+    if (!uring->has_message || nio_uring_send_message(uring) != 0)
+        /* Fails only when the counter is at its end, which takes 2^64 wakes. */
+        (void)eventfd_write(driver->wake_fd, 1);
 }
 
 void nio_uring_park(struct nio_driver *driver, int64_t limit_ns)

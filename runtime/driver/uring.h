@@ -13,7 +13,8 @@
 #include "runtime/driver/driver_impl.h"
 
 /* The low bits of user_data, free in a pointer to an operation. */
-enum nio_uring_tag { NIO_TAG_OP = 0, NIO_TAG_WAKE = 1, NIO_TAG_CANCEL = 2, NIO_TAG_MASK = 7 };
+enum nio_uring_tag { NIO_TAG_OP = 0, NIO_TAG_WAKE = 1, NIO_TAG_CANCEL = 2,
+                     NIO_TAG_MESSAGE = 3, NIO_TAG_MASK = 7 };
 
 /* Whether the queue waits for credits that a sibling may return. */
 enum nio_uring_starved { NIO_STARVED_NOT = 0, NIO_STARVED_WAITS, NIO_STARVED_CREDITS_BACK };
@@ -42,6 +43,7 @@ struct nio_uring {
     int enter_fd;
     unsigned enter_flags;
     bool is_sqpoll;
+    bool has_message; /* unpark posts straight to the CQ */
     struct io_uring ring;
 
     /* owner only */
@@ -61,6 +63,12 @@ struct nio_uring {
     /* owner and siblings, RMW: enum nio_uring_starved */
     _Atomic uint32_t starved;
 };
+
+/* Since Linux 6.13: posts a completion to a ring from a thread without one. */
+enum { NIO_REGISTER_SEND_MSG_RING = 31 };
+
+/* Any thread: posts the owner's wake into its CQ. */
+int nio_uring_send_message(const struct nio_uring *uring);
 
 static inline struct nio_uring *nio_uring_of(struct nio_driver *driver)
 {

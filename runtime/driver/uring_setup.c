@@ -347,6 +347,8 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
     }
     map_ring(uring);
     limit_iowq(uring, options);
+    /* Tried with a wake that the first reap takes: spurious wakes are allowed. */
+    uring->has_message = uring->is_sqpoll && nio_uring_send_message(uring) == 0;
     *ret_driver = &uring->base;
     return 0;
 }
