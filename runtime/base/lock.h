@@ -19,6 +19,7 @@
 
 enum nio_lock_rank {
     NIO_RANK_RUNTIME = 1, /* runtime.c: start and stop */
+    NIO_RANK_END,         /* sched/close.c: the last look at the counters; reports */
     NIO_RANK_BLOCKING,    /* blocking/: the pool's queue */
     NIO_RANK_OWNED,       /* sched/owned.c: a node's stripe for foreign threads */
     NIO_RANK_INJECT,      /* sched/inject.c: a node's inject queue */

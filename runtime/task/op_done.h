@@ -10,10 +10,18 @@
 
 enum nio_op_state { NIO_OP_FRESH = 0, NIO_OP_STARTED, NIO_OP_DONE };
 
+/* numio_op._flags: flags below, the index of the worker whose ring it went to above. */
+enum { NIO_OP_WORKER_SHIFT = 8 };
+
 enum nio_op_flag {
-    NIO_OP_CANCEL_SENT = 1 << 0, /* owner of the driver: a cancel was submitted */
-    NIO_OP_CLOSE_RESULT = 1 << 1 /* a descriptor that nobody will take is closed */
+    NIO_OP_CANCEL_SENT = 1 << 0,  /* owner of the driver: a cancel was submitted */
+    NIO_OP_CANCEL_WANTED = 1 << 1 /* the running task: to be cancelled on its own ring */
 };
+
+static inline unsigned nio_op_worker(const struct numio_op *op)
+{
+    return op->_flags >> NIO_OP_WORKER_SHIFT;
+}
 
 /* Any worker, or a pool thread of the epoll profile.  Wakes the task. */
 void nio_op_done(struct numio_op *op, int32_t result);

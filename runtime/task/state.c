@@ -32,8 +32,7 @@ bool nio_state_idle(struct nio_task *task)
 {
     /* [TS3] acq_rel: hands the task's memory to the next worker, pairs with [TS2]; acquire, since
      * a caller that requeues acts on the waker's behalf, pairs with [TS1]. */
-    uint64_t old =
-        atomic_fetch_sub_explicit(&task->state, NIO_STATE_RUNNING, memory_order_acq_rel);
+    uint64_t old = atomic_fetch_sub_explicit(&task->state, NIO_STATE_RUNNING, memory_order_acq_rel);
     NIO_DEBUG_ASSERT(old & NIO_STATE_RUNNING);
     return (old & NIO_STATE_NOTIFIED) != 0;
 }
@@ -43,9 +42,9 @@ void nio_state_requeue(struct nio_task *task)
     /* relaxed: the CAS below re-reads it */
     uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
     /* [TS3] release: as in nio_state_idle(), pairs with [TS2]; relaxed on failure: retried */
-    while (!atomic_compare_exchange_weak_explicit(
-        &task->state, &old, (old & ~NIO_STATE_RUNNING) | NIO_STATE_NOTIFIED, memory_order_release,
-        memory_order_relaxed)) {
+    while (!atomic_compare_exchange_weak_explicit(&task->state, &old,
+                                                  (old & ~NIO_STATE_RUNNING) | NIO_STATE_NOTIFIED,
+                                                  memory_order_release, memory_order_relaxed)) {
     }
 }
 
@@ -76,19 +75,17 @@ enum nio_wake_action nio_state_wake_by_ref(struct nio_task *task)
 {
     /* [TS1] acq_rel: the next poll sees what the caller wrote, pairs with [TS2]; acquire, since
      * the caller may go on to queue the memory of the last poll, pairs with [TS3]. */
-    uint64_t old =
-        atomic_fetch_or_explicit(&task->state, NIO_STATE_NOTIFIED, memory_order_acq_rel);
-    return (old & (NIO_STATE_RUNNING | NIO_STATE_COMPLETE | NIO_STATE_NOTIFIED))
-               ? NIO_WAKE_NOTHING
-               : NIO_WAKE_QUEUE;
+    uint64_t old = atomic_fetch_or_explicit(&task->state, NIO_STATE_NOTIFIED, memory_order_acq_rel);
+    return (old & (NIO_STATE_RUNNING | NIO_STATE_COMPLETE | NIO_STATE_NOTIFIED)) ? NIO_WAKE_NOTHING
+                                                                                 : NIO_WAKE_QUEUE;
 }
 
 enum nio_wake_action nio_state_wake_op_done(struct nio_task *task)
 {
     /* [TS1] acq_rel: the operation's result is seen by the resumed coroutine.  Pairs with [TS2],
      * and with [TS3] as above. */
-    uint64_t old = atomic_fetch_or_explicit(
-        &task->state, NIO_STATE_NOTIFIED | NIO_STATE_OP_DONE, memory_order_acq_rel);
+    uint64_t old = atomic_fetch_or_explicit(&task->state, NIO_STATE_NOTIFIED | NIO_STATE_OP_DONE,
+                                            memory_order_acq_rel);
     NIO_DEBUG_ASSERT(!(old & (NIO_STATE_COMPLETE | NIO_STATE_OP_DONE)));
     return (old & (NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) ? NIO_WAKE_NOTHING : NIO_WAKE_QUEUE;
 }
@@ -96,11 +93,10 @@ enum nio_wake_action nio_state_wake_op_done(struct nio_task *task)
 enum nio_wake_action nio_state_cancel(struct nio_task *task)
 {
     /* [TS1] acq_rel: as in nio_state_wake_by_ref(); pairs with [TS2] and [TS3] */
-    uint64_t old = atomic_fetch_or_explicit(
-        &task->state, NIO_STATE_NOTIFIED | NIO_STATE_CANCELLED, memory_order_acq_rel);
-    return (old & (NIO_STATE_RUNNING | NIO_STATE_COMPLETE | NIO_STATE_NOTIFIED))
-               ? NIO_WAKE_NOTHING
-               : NIO_WAKE_QUEUE;
+    uint64_t old = atomic_fetch_or_explicit(&task->state, NIO_STATE_NOTIFIED | NIO_STATE_CANCELLED,
+                                            memory_order_acq_rel);
+    return (old & (NIO_STATE_RUNNING | NIO_STATE_COMPLETE | NIO_STATE_NOTIFIED)) ? NIO_WAKE_NOTHING
+                                                                                 : NIO_WAKE_QUEUE;
 }
 
 enum nio_wake_action nio_state_cancel_owned(struct nio_task *task)
@@ -114,9 +110,9 @@ enum nio_wake_action nio_state_cancel_owned(struct nio_task *task)
             return NIO_WAKE_NOTHING;
         /* [TS1] acq_rel: as in nio_state_wake_by_ref(); pairs with [TS2] and [TS3]; relaxed on
          * failure: retried */
-    } while (!atomic_compare_exchange_weak_explicit(
-        &task->state, &old, old | NIO_STATE_NOTIFIED | NIO_STATE_CANCELLED, memory_order_acq_rel,
-        memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old,
+                                                    old | NIO_STATE_NOTIFIED | NIO_STATE_CANCELLED,
+                                                    memory_order_acq_rel, memory_order_relaxed));
     return (old & (NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) ? NIO_WAKE_NOTHING : NIO_WAKE_QUEUE;
 }
 
@@ -135,9 +131,8 @@ enum nio_wake_action nio_state_wake_by_value(struct nio_task *task)
                                                     memory_order_relaxed));
     if (nio_state_refs(new) == 0)
         return NIO_WAKE_RELEASE; /* complete: a live task holds a reference to itself */
-    return (old & (NIO_STATE_RUNNING | NIO_STATE_COMPLETE | NIO_STATE_NOTIFIED))
-               ? NIO_WAKE_NOTHING
-               : NIO_WAKE_QUEUE;
+    return (old & (NIO_STATE_RUNNING | NIO_STATE_COMPLETE | NIO_STATE_NOTIFIED)) ? NIO_WAKE_NOTHING
+                                                                                 : NIO_WAKE_QUEUE;
 }
 
 void nio_state_ref(struct nio_task *task)
@@ -165,8 +160,7 @@ bool nio_state_set_join_waker(struct nio_task *task)
             return false;
         /* [TS7] release: publishes join_waker to the completer.  Pairs with [TS6].  relaxed on
          * failure: retried, and COMPLETE is acted upon only after nio_state_load(). */
-    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old,
-                                                    old | NIO_STATE_JOIN_WAKER,
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, old | NIO_STATE_JOIN_WAKER,
                                                     memory_order_release, memory_order_relaxed));
     return true;
 }
@@ -181,8 +175,7 @@ bool nio_state_unset_join_waker(struct nio_task *task)
             return false;
         /* relaxed: taking the own waker back reads nothing; if a completer got in between, the
          * CAS fails */
-    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old,
-                                                    old & ~NIO_STATE_JOIN_WAKER,
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, old & ~NIO_STATE_JOIN_WAKER,
                                                     memory_order_relaxed, memory_order_relaxed));
     return true;
 }

@@ -89,8 +89,14 @@ NIO_NODISCARD bool nio_state_unset_join_waker(struct nio_task *task);
  * reference.  JOIN_WAKER must be clear or the task complete. */
 NIO_NODISCARD bool nio_state_drop_join(struct nio_task *task);
 
+/* Whether somebody asked the task to end, as far as this thread has heard. */
+static inline bool nio_state_is_cancelled(const struct nio_task *task)
+{
+    /* relaxed: a hint; whoever missed it is woken by the abort and looks again */
+    return (atomic_load_explicit(&task->state, memory_order_relaxed) & NIO_STATE_CANCELLED) != 0;
+}
+
 /* What a thread that holds a reference may know: sees the result once COMPLETE is set. */
 uint64_t nio_state_load(const struct nio_task *task);
-
 
 #endif

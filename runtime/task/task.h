@@ -40,38 +40,42 @@ enum nio_task_kind { NIO_TASK_FUTURE = 0, NIO_TASK_COROUTINE, NIO_TASK_BLOCKING 
 enum nio_wait_kind { NIO_WAIT_WAKE = 0, NIO_WAIT_OP, NIO_WAIT_JOIN };
 
 enum nio_task_flag {
-    NIO_TASK_STARTED = 1 << 0,     /* has been polled at least once */
-    NIO_TASK_SHIELDED = 1 << 1,    /* its current operation must not be cancelled (close) */
-    NIO_TASK_YIELDED = 1 << 2,     /* asked to go behind the other ready tasks */
-    NIO_TASK_OP_CANCELLED = 1 << 3 /* the awaited operation was asked to end */
+    NIO_TASK_STARTED = 1 << 0,      /* has been polled at least once */
+    NIO_TASK_SHIELDED = 1 << 1,     /* its current operation must not be cancelled (close) */
+    NIO_TASK_YIELDED = 1 << 2,      /* asked to go behind the other ready tasks */
+    NIO_TASK_OP_CANCELLED = 1 << 3, /* its operations were asked to end */
+    NIO_TASK_FINISHED = 1 << 4,     /* has returned; the result is in place */
+    NIO_TASK_OUTPUT_VALID = 1 << 5, /* a future that was polled to its end */
+    NIO_TASK_VISITS = 1 << 6        /* goes to other workers to cancel operations on their rings */
 };
 
 struct nio_task {
-    _Atomic uint64_t state;     /* any thread, RMW: task/state.h */
-    struct nio_mpsc_node link;  /* the queue it stands in; whoever queued it */
+    _Atomic uint64_t state;               /* any thread, RMW: task/state.h */
+    struct nio_mpsc_node link;            /* the queue it stands in; whoever queued it */
     const struct nio_schedule *scheduler; /* constant after bind */
     union {
         enum numio_poll (*poll)(void *state, struct numio_context *cx);
         int64_t (*run)(void *arg); /* coroutines and blocking functions */
-    } entry; /* constant after bind */
+    } entry;                       /* constant after bind */
     union {
         void (*drop)(void *state);
         void *arg;
-    } with;               /* constant after bind */
-    uintptr_t join_waker; /* task/join.h: owner set by JOIN_WAKER */
-    uint64_t id;          /* constant after bind */
+        int64_t result;            /* once COMPLETE */
+    } with;                        /* the running task only */
+    uintptr_t join_waker;          /* task/join.h: owner set by JOIN_WAKER */
+    uint64_t id;                   /* constant after bind */
     const struct numio_site *site; /* constant after bind */
     const char *name;              /* constant after bind, may be NULL */
-    struct numio_op *ops; /* operations started and not yet seen ended; the running task only */
-    uint32_t state_bytes;  /* future: bytes of its state, constant */
-    uint16_t output_bytes; /* future: bytes of its output, constant */
-    uint16_t home_worker;  /* stripe that owns the cell: worker index, or NIO_STRIPE_FOREIGN */
-    uint16_t node;         /* home node, constant */
+    struct numio_op *ops;   /* operations started and not yet seen ended; the running task only */
+    uint32_t state_bytes;   /* future: bytes of its state, constant */
+    uint16_t output_bytes;  /* future: bytes of its output, constant */
+    uint16_t home_worker;   /* stripe that owns the cell: worker index, or NIO_STRIPE_FOREIGN */
+    uint16_t node;          /* home node, constant */
     uint16_t pinned_worker; /* with NUMIO_AFFINITY_WORKER, constant */
-    uint8_t kind;          /* enum nio_task_kind, constant */
-    uint8_t affinity;      /* enum numio_affinity, constant */
-    uint8_t flags;         /* enum nio_task_flag; the running task only */
-    uint8_t wait_kind;     /* enum nio_wait_kind; the running task only */
+    uint8_t kind;           /* enum nio_task_kind, constant */
+    uint8_t affinity;       /* enum numio_affinity, constant */
+    uint8_t flags;          /* enum nio_task_flag; the running task only */
+    uint8_t wait_kind;      /* enum nio_wait_kind; the running task only */
 };
 
 _Static_assert(sizeof(struct nio_task) == 96, "cells are sized for a header of 96 bytes");

@@ -53,26 +53,27 @@ struct numio_config {
     bool worker_per_pu;   /* a worker on every hardware thread */
     enum numio_shard_by shard_by;
     enum numio_driver driver;
-    int sq_thread_cpu;        /* -1: chosen by the plan */
-    unsigned sq_idle_ms;      /* SQ thread sleeps after this long idle; 0: 1 ms shared, else 10 */
-    unsigned ring_entries;    /* submission queue, power of two, 8 to 32768; 0: 1024 */
+    int sq_thread_cpu;     /* -1: chosen by the plan */
+    unsigned sq_idle_ms;   /* SQ thread sleeps after this long idle; 0: 1 ms shared, else 10 */
+    unsigned ring_entries; /* submission queue, power of two, 8 to 32768; 0: 1024 */
     enum numio_idle_policy idle;
-    uint64_t spin_ns;         /* balanced: most time spent spinning before a park; 0: 50 us */
-    unsigned inject_interval; /* ticks between looks at the inject queue; 0: tuned, about 61 */
-    unsigned driver_interval; /* busy ticks between looks at the ring; 0: 61 */
-    size_t stack_bytes;       /* coroutine stacks, 8 KiB to 64 MiB; 0: 64 KiB */
+    uint64_t spin_ns;          /* balanced: most time spent spinning before a park; 0: 50 us */
+    unsigned inject_interval;  /* ticks between looks at the inject queue; 0: tuned, about 61 */
+    unsigned driver_interval;  /* busy ticks between looks at the ring; 0: 61 */
+    size_t stack_bytes;        /* coroutine stacks, 8 KiB to 64 MiB; 0: 64 KiB */
     unsigned blocking_threads; /* most threads of the blocking pool, all nodes; 0: 64 */
     uint64_t blocking_keep_alive_ns; /* an idle one ends after this; 0: 10 s */
     unsigned blocking_queue;         /* waiting functions per node before -EAGAIN; 0: 16384 */
     bool blocking_on_worker_cpus;    /* let the pool use the workers' CPUs even if others exist */
-    bool memory_strict;       /* arenas bind instead of prefer: no spill to other nodes */
-    bool huge_pages;          /* arenas ask for transparent huge pages */
-    bool report_overflow;     /* install the SIGSEGV reporter of coroutine stack overflows */
-    uint64_t rng_seed;        /* 0: from the clock; same seed, one worker: same schedule */
+    bool memory_strict;              /* arenas bind instead of prefer: no spill to other nodes */
+    bool huge_pages;                 /* arenas ask for transparent huge pages */
+    bool report_overflow;            /* install the SIGSEGV reporter of coroutine stack overflows */
+    uint64_t rng_seed;               /* 0: from the clock; same seed, one worker: same schedule */
     struct numio_hooks hooks;
 };
 
-/* Sets the defaults.   Errors: -E2BIG `size` is larger than this library knows; -EINVAL too small. */
+/* Sets the defaults.   Errors: -E2BIG `size` is larger than this library knows; -EINVAL too small.
+ */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_config_init(struct numio_config *config, size_t size);
 
 /* Reads overrides from the environment, as numio_runtime_create() does by itself.

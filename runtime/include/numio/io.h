@@ -62,7 +62,8 @@ NUMIO_EXPORT int64_t numio_op_await(struct numio_op *op);
 
 /* A TCP socket that listens on "ADDRESS:PORT" ("127.0.0.1:0", "[::1]:80", "*:80"), with
  * SO_REUSEADDR, closed on exec; blocks only for the few system calls.
- * Context: any thread.   Errors: -EINVAL the address does not parse; those of socket, bind, listen. */
+ * Context: any thread.   Errors: -EINVAL the address does not parse; those of socket, bind, listen.
+ */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_tcp_listen(const char *address, int backlog);
 /* Connects to "ADDRESS:PORT" (numeric), with TCP_NODELAY.  Context: a coroutine, suspends. */
 NUMIO_EXPORT int64_t numio_tcp_connect(const char *address);

@@ -35,14 +35,19 @@ struct numio_op {
     void *_driver;          /* the ring it went to; constant once started */
     struct numio_op *_next; /* task's list of started operations, or the credit queue */
     struct numio_op *_prev;
-    int64_t _time[2];   /* storage for a timeout's timespec */
-    int32_t _result;    /* written by the reaper before _state */
-    uint32_t _state;    /* enum nio_op_state, atomic */
-    uint32_t _flags;    /* owner of the operation */
+    int64_t _time[2]; /* storage for a timeout's timespec */
+    int32_t _result;  /* written by the reaper before _state */
+    uint32_t _state;  /* enum nio_op_state, atomic */
+    uint32_t _flags;  /* owner of the operation */
     uint32_t _reserved;
 };
 
-#define NUMIO_OP_INIT { { 0 } }
+#define NUMIO_OP_INIT                                                                              \
+    {                                                                                              \
+        {                                                                                          \
+            0                                                                                      \
+        }                                                                                          \
+    }
 
 /* Prepare an operation.  They mirror the system calls of the same name; `off` -1 means the
  * file's own position.

@@ -107,8 +107,8 @@ struct numio_worker_metrics {
     uint64_t wakes_sent, wakes_far;   /* sleeping workers woken, of these on another node */
     uint64_t parks, spin_wins;        /* sleeps; times that spinning found work before */
     uint64_t inject_taken, overflowed;
-    uint64_t remote_frees;            /* cells sent home to another worker or node */
-    uint64_t sqes, cqes, enters;      /* operations, completions, io_uring_enter calls */
+    uint64_t remote_frees;       /* cells sent home to another worker or node */
+    uint64_t sqes, cqes, enters; /* operations, completions, io_uring_enter calls */
     uint64_t bytes_in, bytes_out;
     uint64_t cqes_reaped_for_others;
 };
@@ -125,8 +125,8 @@ struct numio_worker_status {
 
 struct numio_node_status {
     unsigned worker_first, worker_count, package;
-    int os_node;           /* the kernel's node its memory is bound to, -1 none */
-    const char *sq_place;  /* "sibling", "reserved", "shared", "forced", "none" */
+    int os_node;          /* the kernel's node its memory is bound to, -1 none */
+    const char *sq_place; /* "sibling", "reserved", "shared", "forced", "none" */
     int sq_cpu;
     uint64_t memory_bytes;
 };
@@ -135,8 +135,8 @@ struct numio_node_status {
 struct numio_status {
     size_t size;
     unsigned workers, nodes;
-    const char *driver; /* "sqpoll", "defer", "epoll" */
-    const char *idle;   /* "balanced", "spin", "park" */
+    const char *driver;      /* "sqpoll", "defer", "epoll" */
+    const char *idle;        /* "balanced", "spin", "park" */
     const char *stack_guard; /* "guard-install", "mprotect", "canary" */
     bool is_emulated;
 };

@@ -69,7 +69,7 @@ struct numio_task_meta {
     const char *name; /* NULL if it was not given one */
     const char *file;
     int line;
-    unsigned node;    /* home node */
+    unsigned node; /* home node */
 };
 
 /* Options of a spawn; plain data, start with numio_spawn_opts_init() or { .size = sizeof ... }
@@ -104,12 +104,10 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_spawn_at(const struct numio_site *site,
  * Owns:    ret_joins has room for `count` handles, or is NULL.   Else as numio_spawn(). */
 #define numio_spawn_batch(handle, futures, count, opts, ret_joins)                                 \
     numio_spawn_batch_at(NUMIO_SITE, handle, futures, count, opts, ret_joins)
-NUMIO_EXPORT NUMIO_NODISCARD int numio_spawn_batch_at(const struct numio_site *site,
-                                                      struct numio_handle *handle,
-                                                      const struct numio_future *futures,
-                                                      size_t count,
-                                                      const struct numio_spawn_opts *opts,
-                                                      struct numio_join **ret_joins);
+NUMIO_EXPORT NUMIO_NODISCARD int
+numio_spawn_batch_at(const struct numio_site *site, struct numio_handle *handle,
+                     const struct numio_future *futures, size_t count,
+                     const struct numio_spawn_opts *opts, struct numio_join **ret_joins);
 
 /* Spawns a coroutine that runs fn(arg) on a stack of its own; its result goes to the joiner.
  * Owns:    `arg` must live as long as the coroutine uses it.   Else as numio_spawn(). */

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT */
+/* Defaults, overrides from the environment, and validation of struct numio_config. */
+#include "runtime/config_check.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/error.h"
+#include "runtime/sched/handle.h"
+
+enum {
+    NAME_BYTES_MAX = 8,
+    RING_ENTRIES_MIN = 8,
+    RING_ENTRIES_MAX = 32768,
+    RING_ENTRIES_DEFAULT = 1024,
+    SPIN_NS_DEFAULT = 50000,
+    STACK_BYTES_MIN = 8 << 10,
+    STACK_BYTES_MAX = 64 << 20,
+    STACK_BYTES_DEFAULT = 64 << 10,
+    BLOCKING_THREADS_DEFAULT = 64,
+    BLOCKING_THREADS_MAX = 4096,
+    BLOCKING_QUEUE_DEFAULT = 16384
+};
+
+static const uint64_t keep_alive_ns_default = 10000000000u;
+static const uint64_t spin_ns_max = 1000000000u;
+
+int numio_config_init(struct numio_config *config, size_t size)
+{
+    if (size > sizeof *config)
+        return nio_error(-E2BIG, "numio_config: size is %zu, this library knows %zu bytes", size,
+                         sizeof *config);
+    if (size < sizeof *config)
+        return nio_error(-EINVAL, "numio_config: size is %zu, expected %zu", size, sizeof *config);
+    *config = (struct numio_config){
+        .size = size, .name = "numio", .sq_thread_cpu = -1, .report_overflow = true
+    };
+    return 0;
+}
+
+enum field_kind {
+    FIELD_TEXT,
+    FIELD_UINT,
+    FIELD_INT,
+    FIELD_U64,
+    FIELD_SIZE,
+    FIELD_BOOL,
+    FIELD_WORD
+};
+
+struct field {
+    const char *variable;
+    enum field_kind kind;
+    size_t offset;
+    const char *words; /* FIELD_WORD: the enum's names in the order of their values */
+};
+
+#define FIELD(variable, kind, member, words)                                                       \
+    {                                                                                              \
+        "NUMIO_" variable, kind, offsetof(struct numio_config, member), words                      \
+    }
+
+static const struct field fields[] = {
+    FIELD("NAME", FIELD_TEXT, name, NULL),
+    FIELD("TOPOLOGY", FIELD_TEXT, topology, NULL),
+    FIELD("CPUS", FIELD_TEXT, cpus, NULL),
+    FIELD("WORKERS", FIELD_UINT, workers, NULL),
+    FIELD("WORKER_PER_PU", FIELD_BOOL, worker_per_pu, NULL),
+    FIELD("SHARD_BY", FIELD_WORD, shard_by, "numa package l3"),
+    FIELD("DRIVER", FIELD_WORD, driver, "auto sqpoll defer epoll"),
+    FIELD("SQ_THREAD_CPU", FIELD_INT, sq_thread_cpu, NULL),
+    FIELD("SQ_IDLE_MS", FIELD_UINT, sq_idle_ms, NULL),
+    FIELD("RING_ENTRIES", FIELD_UINT, ring_entries, NULL),
+    FIELD("IDLE", FIELD_WORD, idle, "balanced spin park"),
+    FIELD("SPIN_NS", FIELD_U64, spin_ns, NULL),
+    FIELD("INJECT_INTERVAL", FIELD_UINT, inject_interval, NULL),
+    FIELD("DRIVER_INTERVAL", FIELD_UINT, driver_interval, NULL),
+    FIELD("STACK_BYTES", FIELD_SIZE, stack_bytes, NULL),
+    FIELD("BLOCKING_THREADS", FIELD_UINT, blocking_threads, NULL),
+    FIELD("BLOCKING_KEEP_ALIVE_NS", FIELD_U64, blocking_keep_alive_ns, NULL),
+    FIELD("BLOCKING_QUEUE", FIELD_UINT, blocking_queue, NULL),
+    FIELD("BLOCKING_ON_WORKER_CPUS", FIELD_BOOL, blocking_on_worker_cpus, NULL),
+    FIELD("MEMORY_STRICT", FIELD_BOOL, memory_strict, NULL),
+    FIELD("HUGE_PAGES", FIELD_BOOL, huge_pages, NULL),
+    FIELD("REPORT_OVERFLOW", FIELD_BOOL, report_overflow, NULL),
+    FIELD("RNG_SEED", FIELD_U64, rng_seed, NULL),
+};
+
+/* Index of `text` among the words, -1 if it is none of them. */
+static int word_index(const char *words, const char *text)
+{
+    size_t length = strlen(text);
+    int index = 0;
+    for (const char *word = words; *word; index++) {
+        size_t word_length = strcspn(word, " ");
+        if (length == word_length && strncmp(word, text, length) == 0)
+            return index;
+        word += word_length + strspn(word + word_length, " ");
+    }
+    return -1;
+}
+
+static int parse_number(const struct field *field, const char *text, int64_t min, uint64_t max,
+                        uint64_t *ret_value)
+{
+    char *end;
+    errno = 0;
+    bool is_negative = text[0] == '-';
+    unsigned long long value = strtoull(is_negative ? text + 1 : text, &end, 0);
+    bool is_number = isdigit((unsigned char)text[is_negative ? 1 : 0]) && *end == '\0';
+    if (!is_number || errno != 0 || (is_negative && (min >= 0 || value > 1)) || value > max)
+        return nio_error(-EINVAL, "%s: \"%s\" is not a number from %lld to %llu", field->variable,
+                         text, (long long)min, (unsigned long long)max);
+    *ret_value = is_negative ? (uint64_t) - (int64_t)value : value;
+    return 0;
+}
+
+static int set_bool(const struct field *field, bool *member, const char *text)
+{
+    int index = word_index("0 1 no yes false true off on", text);
+    if (index < 0)
+        return nio_error(-EINVAL, "%s: \"%s\" is neither 0 nor 1", field->variable, text);
+    *member = index % 2 == 1;
+    return 0;
+}
+
+static int set_field(struct numio_config *config, const struct field *field, const char *text)
+{
+    void *member = (char *)config + field->offset;
+    uint64_t value = 0;
+    int rc = 0;
+    switch (field->kind) {
+    case FIELD_TEXT:
+        *(const char **)member = text;
+        return 0;
+    case FIELD_BOOL:
+        return set_bool(field, member, text);
+    case FIELD_WORD: {
+        int index = word_index(field->words, text);
+        if (index < 0)
+            return nio_error(-EINVAL, "%s: \"%s\" is none of: %s", field->variable, text,
+                             field->words);
+        *(int *)member = index;
+        return 0;
+    }
+    case FIELD_UINT:
+        rc = parse_number(field, text, 0, UINT32_MAX, &value);
+        if (rc == 0)
+            *(unsigned *)member = (unsigned)value;
+        return rc;
+    case FIELD_INT:
+        rc = parse_number(field, text, -1, INT32_MAX, &value);
+        if (rc == 0)
+            *(int *)member = (int)(int64_t)value;
+        return rc;
+    case FIELD_SIZE:
+    case FIELD_U64:
+        rc = parse_number(field, text, 0, UINT64_MAX, &value);
+        if (rc == 0)
+            *(uint64_t *)member = value;
+        return rc;
+    }
+    return rc;
+}
+
+_Static_assert(sizeof(size_t) == sizeof(uint64_t), "FIELD_SIZE is stored as 64 bits");
+
+int numio_config_from_env(struct numio_config *config)
+{
+    for (size_t i = 0; i < NIO_ARRAY_LEN(fields); i++) {
+        const char *text = getenv(fields[i].variable);
+        if (!text || !*text)
+            continue;
+        int rc = set_field(config, &fields[i], text);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void fill_defaults(struct numio_config *config)
+{
+    if (!config->name)
+        config->name = "numio";
+    if (config->ring_entries == 0)
+        config->ring_entries = RING_ENTRIES_DEFAULT;
+    if (config->spin_ns == 0)
+        config->spin_ns = SPIN_NS_DEFAULT;
+    if (config->stack_bytes == 0)
+        config->stack_bytes = STACK_BYTES_DEFAULT;
+    if (config->inject_interval == 0)
+        config->inject_interval = NIO_INJECT_INTERVAL;
+    if (config->driver_interval == 0)
+        config->driver_interval = NIO_DRIVER_INTERVAL;
+    if (config->blocking_threads == 0)
+        config->blocking_threads = BLOCKING_THREADS_DEFAULT;
+    if (config->blocking_queue == 0)
+        config->blocking_queue = BLOCKING_QUEUE_DEFAULT;
+    if (config->blocking_keep_alive_ns == 0)
+        config->blocking_keep_alive_ns = keep_alive_ns_default;
+    if (config->rng_seed == 0)
+        config->rng_seed = nio_now_ns() | 1;
+}
+
+static int check_enums(const struct numio_config *c)
+{
+    if ((unsigned)c->shard_by > NUMIO_SHARD_L3)
+        return nio_error(-EINVAL, "shard_by: %d is no enum numio_shard_by", (int)c->shard_by);
+    if ((unsigned)c->driver > NUMIO_DRIVER_EPOLL)
+        return nio_error(-EINVAL, "driver: %d is no enum numio_driver", (int)c->driver);
+    if ((unsigned)c->idle > NUMIO_IDLE_PARK)
+        return nio_error(-EINVAL, "idle: %d is no enum numio_idle_policy", (int)c->idle);
+    return 0;
+}
+
+int nio_config_complete(struct numio_config *c)
+{
+    if (c->size != sizeof *c)
+        return nio_error(-EINVAL, "numio_config: size is %zu; use numio_config_init()", c->size);
+    fill_defaults(c);
+    size_t name_bytes = strlen(c->name);
+    if (name_bytes == 0 || name_bytes > NAME_BYTES_MAX)
+        return nio_error(-EINVAL, "name: \"%.32s\" must have 1 to %d characters", c->name,
+                         (int)NAME_BYTES_MAX);
+    if (c->ring_entries < RING_ENTRIES_MIN || c->ring_entries > RING_ENTRIES_MAX ||
+        (c->ring_entries & (c->ring_entries - 1)) != 0)
+        return nio_error(-EINVAL, "ring_entries: %u is no power of two from %d to %d",
+                         c->ring_entries, (int)RING_ENTRIES_MIN, (int)RING_ENTRIES_MAX);
+    if (c->stack_bytes < STACK_BYTES_MIN || c->stack_bytes > STACK_BYTES_MAX)
+        return nio_error(-EINVAL, "stack_bytes: %zu is not from %d to %d", c->stack_bytes,
+                         (int)STACK_BYTES_MIN, (int)STACK_BYTES_MAX);
+    if (c->blocking_threads > BLOCKING_THREADS_MAX)
+        return nio_error(-EINVAL, "blocking_threads: %u is more than %d", c->blocking_threads,
+                         (int)BLOCKING_THREADS_MAX);
+    if (c->spin_ns > spin_ns_max)
+        return nio_error(-EINVAL, "spin_ns: %llu is more than a second; use idle = spin",
+                         (unsigned long long)c->spin_ns);
+    if (c->sq_thread_cpu < -1)
+        return nio_error(-EINVAL, "sq_thread_cpu: %d is no CPU; -1 lets the plan choose",
+                         c->sq_thread_cpu);
+    return check_enums(c);
+}

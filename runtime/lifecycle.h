@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/* lifecycle.h: the parts of a runtime's start and end, and struct numio_runtime itself.
+ *
+ * Start: runtime.c builds the handle (build.c), starts the workers' threads (start.c) and waits
+ * for them.  End: shutdown.c closes, waits, takes the drivers down, joins the threads; the memory
+ * goes with the handle's last reference (build.c).
+ */
+#ifndef NIO_LIFECYCLE_H
+#define NIO_LIFECYCLE_H
+
+#include "runtime/sched/worker.h"
+
+struct numio_runtime {
+    struct numio_handle *handle;
+    struct nio_lock lock; /* shutdown may be called by several threads */
+    bool is_closing;      /* under the lock */
+    bool is_joined;       /* under the lock */
+};
+
+/* build.c: everything but threads.  `config` is complete.  Errors: those of the runtime's create.
+ */
+int nio_handle_build(const struct numio_config *config, struct numio_handle **ret_handle);
+/* Remembers a reason for the status, once. */
+void nio_handle_add_reason(struct numio_handle *handle, const char *reason);
+
+/* start.c: starts all workers; on failure none is left. */
+int nio_start_workers(struct numio_handle *handle);
+/* Lets the workers take their drivers down, and waits for their threads. */
+void nio_join_workers(struct numio_handle *handle);
+
+#endif

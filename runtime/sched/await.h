@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* sched/await.h: how the code of a task waits: suspension of the running coroutine, the coop
+ * budget, and the list of a future's operations.  The running task only.
+ */
+#ifndef NIO_SCHED_AWAIT_H
+#define NIO_SCHED_AWAIT_H
+
+#include "runtime/sched/worker.h"
+
+/* The running coroutine, NULL outside of one. */
+struct nio_co *nio_co_current(void);
+/* Suspends the running coroutine until it is woken. */
+void nio_co_suspend(struct nio_co *co);
+/* Spends one unit of the coop budget; lets others run first when it is used up. */
+void nio_co_charge(struct nio_co *co);
+
+/* Owner of the operation's ring: asks the kernel to end it. */
+void nio_op_send_cancel(struct nio_worker *worker, struct numio_op *op);
+/* Takes an ended operation off its future's list. */
+void nio_op_unlink(struct nio_task *task, struct numio_op *op);
+
+#endif

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/* Handles: references, the current handle of a thread, and what a runtime says about itself. */
+#include "runtime/sched/handle.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "alloc/arena_audit.h"
+#include "alloc/io_buffer.h"
+#include "runtime/base/error.h"
+#include "runtime/sched/worker.h"
+
+static _Thread_local struct numio_handle *entered;
+
+void nio_handle_ref(struct numio_handle *handle, uint64_t count)
+{
+    /* relaxed: the caller holds a reference already */
+    (void)atomic_fetch_add_explicit(&handle->refs, count, memory_order_relaxed);
+}
+
+void nio_handle_unref(struct numio_handle *handle, uint64_t count)
+{
+    /* [HR1] acq_rel: whoever drops the last reference sees what all others did.  Pairs with
+     * itself, [HR1], in the other threads. */
+    if (atomic_fetch_sub_explicit(&handle->refs, count, memory_order_acq_rel) == count)
+        nio_handle_free(handle);
+}
+
+struct numio_handle *numio_handle_ref(struct numio_handle *handle)
+{
+    nio_handle_ref(handle, 1);
+    return handle;
+}
+
+void numio_handle_unref(struct numio_handle *handle)
+{
+    if (handle)
+        nio_handle_unref(handle, 1);
+}
+
+NIO_CORO_THREAD_ACCESSOR struct numio_handle *numio_handle_current(void)
+{
+    nio_coro_thread_barrier();
+    struct nio_worker *worker = nio_worker_current();
+    return worker ? worker->handle : entered;
+}
+
+NIO_CORO_THREAD_ACCESSOR struct numio_handle *numio_handle_enter(struct numio_handle *handle)
+{
+    nio_coro_thread_barrier();
+    struct numio_handle *before = entered;
+    entered = handle;
+    return before;
+}
+
+struct numio_handle *nio_handle_resolve(struct numio_handle *handle)
+{
+    return handle ? handle : numio_handle_current();
+}
+
+int nio_refuse_forked_child(void)
+{
+    return nio_error(-EPERM, "the runtime belongs to the parent process; its workers and rings do "
+                             "not exist in a forked child: create a runtime here");
+}
+
+int numio_current_worker(void)
+{
+    struct nio_worker *worker = nio_worker_current();
+    return worker ? (int)worker->index : -EINVAL;
+}
+
+int numio_current_node(void)
+{
+    struct nio_worker *worker = nio_worker_current();
+    return worker ? (int)worker->node->index : -EINVAL;
+}
+
+int numio_task_current(struct numio_task_meta *ret_meta)
+{
+    struct nio_worker *worker = nio_worker_current();
+    /* relaxed: written by this thread */
+    struct nio_task *task =
+        worker ? atomic_load_explicit(&worker->current, memory_order_relaxed) : NULL;
+    if (!task)
+        return nio_error(-EINVAL, "numio_task_current: not called from a task");
+    *ret_meta = nio_task_meta(task);
+    return 0;
+}
+
+/* The handle, if it is one and `index` is below `count`. */
+static int resolve_index(struct numio_handle **handle, unsigned index, bool is_worker)
+{
+    *handle = nio_handle_resolve(*handle);
+    if (!*handle)
+        return nio_error(-EINVAL, "no handle, and this thread has not entered one");
+    unsigned count = is_worker ? (*handle)->worker_count : (*handle)->node_count;
+    if (index >= count)
+        return nio_error(-EINVAL, "index is %u, the runtime has %u", index, count);
+    return 0;
+}
+
+int numio_worker_metrics(struct numio_handle *handle, unsigned index,
+                         struct numio_worker_metrics *ret_metrics)
+{
+    int rc = resolve_index(&handle, index, true);
+    if (rc < 0)
+        return rc;
+    const struct nio_worker *worker = handle->workers[index];
+    const struct nio_worker_counters *c = &worker->counters;
+    struct nio_driver_counters io = { 0 };
+    if (worker->driver)
+        nio_driver_counters(worker->driver, &io);
+    else
+        io = worker->final_io;
+    *ret_metrics = (struct numio_worker_metrics){
+        .size = sizeof *ret_metrics,
+        .worker = index,
+        .node = worker->node->index,
+        .cpu = worker->plan->cpu,
+        .polls = nio_counter(&c->polls),
+        .spawned = nio_counter(&c->spawned),
+        .completed = nio_counter(&c->completed),
+        .stolen_near = nio_counter(&c->stolen_near),
+        .stolen_far = nio_counter(&c->stolen_far),
+        .wakes_sent = nio_counter(&c->wakes_sent),
+        .wakes_far = nio_counter(&c->wakes_far),
+        .parks = nio_counter(&c->parks),
+        .spin_wins = nio_counter(&c->spin_wins),
+        .inject_taken = nio_counter(&c->inject_taken),
+        .overflowed = nio_counter(&c->overflowed),
+        .remote_frees = nio_counter(&c->remote_frees),
+        .sqes = io.sqes,
+        .cqes = io.cqes,
+        .enters = io.enters,
+        .bytes_in = io.bytes_in,
+        .bytes_out = io.bytes_out,
+        .cqes_reaped_for_others = io.reaped_for,
+    };
+    return 0;
+}
+
+int numio_worker_status(struct numio_handle *handle, unsigned index,
+                        struct numio_worker_status *ret_status)
+{
+    int rc = resolve_index(&handle, index, true);
+    if (rc < 0)
+        return rc;
+    const struct nio_worker *worker = handle->workers[index];
+    *ret_status = (struct numio_worker_status){ .node = worker->node->index,
+                                                .llc = worker->plan->llc,
+                                                .cpu = worker->plan->cpu,
+                                                .bind_cpu = worker->plan->bind_cpu,
+                                                .tid = worker->tid };
+    return 0;
+}
+
+int numio_node_status(struct numio_handle *handle, unsigned index,
+                      struct numio_node_status *ret_status)
+{
+    static const char *const places[] = { "none", "sibling", "reserved", "shared", "forced" };
+    int rc = resolve_index(&handle, index, false);
+    if (rc < 0)
+        return rc;
+    const struct nio_plan_node *plan = handle->nodes[index]->plan;
+    bool has_sq = handle->profile == NUMIO_DRIVER_SQPOLL;
+    *ret_status = (struct numio_node_status){
+        .worker_first = plan->worker_first,
+        .worker_count = plan->worker_count,
+        .package = plan->package,
+        .os_node = nio_node_arena_os_node(handle->nodes[index]->arena),
+        .sq_place = has_sq ? places[plan->sq_place] : "none",
+        .sq_cpu = has_sq ? plan->sq_cpu : -1,
+        .memory_bytes = plan->memory_bytes,
+    };
+    return 0;
+}
+
+int numio_status(struct numio_handle *handle, struct numio_status *ret_status)
+{
+    static const char *const drivers[] = { "auto", "sqpoll", "defer", "epoll" };
+    static const char *const guards[] = { "auto", "guard-install", "mprotect", "canary" };
+    static const char *const idles[] = { "balanced", "spin", "park" };
+    int rc = resolve_index(&handle, 0, false);
+    if (rc < 0)
+        return rc;
+    *ret_status = (struct numio_status){
+        .size = sizeof *ret_status,
+        .workers = handle->worker_count,
+        .nodes = handle->node_count,
+        .driver = drivers[handle->profile],
+        .idle = idles[handle->config.idle],
+        .stack_guard = guards[nio_stack_depot_guard(handle->nodes[0]->stacks)],
+        .is_emulated = handle->plan->is_emulated,
+    };
+    return 0;
+}
+
+const char *numio_status_reason(struct numio_handle *handle, unsigned index)
+{
+    handle = nio_handle_resolve(handle);
+    return handle && index < handle->reason_count ? handle->reasons[index] : NULL;
+}
+
+int numio_arena_audit(struct numio_handle *handle, unsigned index,
+                      struct numio_arena_audit *ret_audit)
+{
+    int rc = resolve_index(&handle, index, false);
+    return rc < 0 ? rc : nio_node_arena_audit(handle->nodes[index]->arena, ret_audit);
+}
+
+/* The node meant by `node`, NUMIO_NODE_ANY being the caller's. */
+static struct nio_node *node_of(struct numio_handle *handle, int node)
+{
+    handle = nio_handle_resolve(handle);
+    if (!handle || node >= (int)handle->node_count)
+        return NULL;
+    int here = numio_current_node();
+    if (node < 0)
+        node = here >= 0 ? here : 0;
+    return handle->nodes[node];
+}
+
+void *numio_io_buffer_alloc(struct numio_handle *handle, int node, size_t bytes)
+{
+    struct nio_node *home = node_of(handle, node);
+    return home ? nio_io_buffer_alloc(home->arena, bytes, 0) : NULL;
+}
+
+void numio_io_buffer_free(struct numio_handle *handle, int node, void *buffer, size_t bytes)
+{
+    struct nio_node *home = node_of(handle, node);
+    if (home && buffer)
+        nio_io_buffer_free(home->arena, buffer, bytes, 0);
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/* sched/handle.h: what all parts of a runtime share.
+ *
+ * struct numio_handle holds the nodes, each with its workers, inject queues, idle set, arena and
+ * stripe for foreign threads.  It is built and torn down by runtime.c; everything in it is
+ * constant while workers run, except what is marked.  Nothing in it is written on spawn, wake or
+ * exit of a task: what changes then belongs to a worker or to a node.
+ *
+ * References: one for the runtime, one per user's handle, and after the shutdown one for each cell
+ * that is still held (a join handle, a waker): the memory goes with the last.
+ */
+#ifndef NIO_SCHED_HANDLE_H
+#define NIO_SCHED_HANDLE_H
+
+#include <pthread.h>
+
+#include <numio/runtime.h>
+
+#include "alloc/node_arena.h"
+#include "alloc/stack_pool.h"
+#include "numa/plan.h"
+#include "runtime/driver/driver.h"
+#include "runtime/sched/idle.h"
+#include "runtime/sched/inject.h"
+#include "runtime/sched/owned.h"
+#include "runtime/task/task.h"
+
+struct nio_worker;
+struct nio_blocking;
+
+/* The two classes of stealable work: what may leave the node, and what may not. */
+enum nio_reach { NIO_REACH_ANY = 0, NIO_REACH_NODE = 1, NIO_REACH_COUNT = 2 };
+
+enum nio_phase {
+    NIO_PHASE_RUNNING = 0,
+    NIO_PHASE_CLOSING, /* no task is accepted, all are being cancelled */
+    NIO_PHASE_ENDED    /* no task is left; workers leave */
+};
+
+enum {
+    NIO_REASONS_MAX = 64,
+    NIO_LIFO_POLLS_MAX = 3,   /* Tokio's cap of polls in a row from the LIFO slot */
+    NIO_BUDGET = 128,         /* Tokio's coop budget: awaits per poll without suspending */
+    NIO_INJECT_INTERVAL = 61, /* ticks; Go's and Tokio's prime */
+    NIO_DRIVER_INTERVAL = 61, /* busy ticks between reaps */
+    NIO_FLUSH_INTERVAL = 16,  /* busy ticks that a submission waits at most */
+    NIO_REAP_MAX = 128,       /* completions per reap: below the local queue's capacity */
+    NIO_FAR_DEPTH = 8,        /* a queue this deep may lose tasks to another node */
+    NIO_FAR_IDLE_NS = 20000,  /* a thief this long idle may take from another node at once */
+    NIO_WATCH_NS = 1000000,   /* how long a stuck worker's LIFO slot or completions can wait */
+    NIO_STUCK_NS = 50000      /* a poll this long counts as stuck for the LIFO slot's thief */
+};
+
+/* A request of the shutdown for the tasks that have not ended. */
+struct nio_report {
+    struct nio_lock lock;
+    bool is_open; /* all under the lock */
+    struct numio_straggler *out;
+    size_t capacity, count;
+};
+
+struct nio_node {
+    /* constant after start */
+    struct numio_handle *handle;
+    unsigned index;
+    struct nio_worker **workers;
+    unsigned worker_count;
+    const struct nio_plan_node *plan;
+    struct nio_node_arena *arena;
+    struct nio_stack_depot *stacks;
+    int leader_ring_fd; /* written before the other workers start */
+    /* any thread */
+    struct nio_inject inject[NIO_REACH_COUNT];
+    struct nio_idle idle;
+    NIO_CACHE_ALIGNED _Atomic uint32_t guests; /* threads of others that are waking a worker */
+    _Atomic uint32_t watcher;                  /* 1: one sleeper of the node looks around */
+    struct nio_foreign_stripe foreign;
+};
+
+struct numio_handle {
+    struct nio_schedule schedule; /* first: what a task points to */
+    /* constant after start */
+    struct nio_node **nodes;
+    struct nio_worker **workers;
+    unsigned node_count, worker_count;
+    struct numio_config config;
+    char name[16];
+    struct nio_plan *plan;
+    struct numio_topology *topology;
+    enum numio_driver profile;
+    bool has_hooks;
+    bool sq_shares_core;
+    const uint8_t *fork_guard; /* a page that reads 0 in a forked child */
+    struct nio_blocking *blocking;
+    struct nio_report *report;
+    const char *reasons[NIO_REASONS_MAX];
+    unsigned reason_count;
+    /* any thread */
+    NIO_CACHE_ALIGNED _Atomic uint64_t refs;
+    _Atomic uint32_t phase;               /* enum nio_phase */
+    _Atomic uint32_t closed;              /* workers that have closed their stripe; CLOSING only */
+    _Atomic uint64_t completed_elsewhere; /* tasks that ended on pool threads; under end_lock */
+    struct nio_lock end_lock;             /* orders the last looks at the counters */
+    _Atomic uint32_t may_leave;           /* futex: 1 once workers may take their drivers down */
+    _Atomic uint32_t ended;               /* futex: 1 once the last task has ended */
+};
+
+static inline enum nio_phase nio_phase(const struct numio_handle *handle)
+{
+    /* [HP1] acquire: who sees CLOSING sees what the closer did before.  Pairs with [HP2]. */
+    return (enum nio_phase)atomic_load_explicit(&handle->phase, memory_order_acquire);
+}
+
+/* False in a forked child, where the workers and rings do not exist.  One load. */
+static inline bool nio_is_own_process(const struct numio_handle *handle)
+{
+    return NIO_LIKELY(*handle->fork_guard != 0);
+}
+
+NIO_NODISCARD int nio_refuse_forked_child(void);
+
+struct numio_task_meta nio_task_meta(const struct nio_task *task);
+
+/* What runtime.c does when the last reference is gone. */
+void nio_handle_ref(struct numio_handle *handle, uint64_t count);
+void nio_handle_unref(struct numio_handle *handle, uint64_t count);
+void nio_handle_free(struct numio_handle *handle);
+
+/* The handle that `handle` stands for: itself, or the current one for NULL; NULL if there is none.
+ */
+struct numio_handle *nio_handle_resolve(struct numio_handle *handle);
+
+/* Shutdown's last question, asked by whoever may have ended the last task while CLOSING. */
+void nio_end_check(struct numio_handle *handle);
+
+#endif

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/* Join handles: a handle is the task itself, with a reference of its own.
+ *
+ * Whoever waits stores a waker and sets JOIN_WAKER; the completer takes the waker with COMPLETE
+ * (state.c).  While JOIN_WAKER is set a second waiter is refused.  A waiter that gives up (timeout,
+ * abort) takes its waker back; if the task has completed meanwhile it cannot, and then the wake has
+ * been or is being made, so it must be waited for where the waiter's own memory is the target.
+ *
+ * Ending a handle reads the result, drops the handle's reference and sets the caller's pointer to
+ * NULL, so that a second join on the same variable is an error and not a use after free.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/error.h"
+#include "runtime/base/futex.h"
+#include "runtime/sched/await.h"
+#include "runtime/task/wake.h"
+
+static struct nio_task *task_of(const struct numio_join *join)
+{
+    return (struct nio_task *)(uintptr_t)join;
+}
+
+/* The task is complete: copies the output, ends the handle, returns the result. */
+static int64_t take_result(struct numio_join **join, void *ret_output, size_t output_size)
+{
+    struct nio_task *task = task_of(*join);
+    int64_t result = task->with.result;
+    if (ret_output && result != -ECANCELED && output_size > 0)
+        memcpy(ret_output, nio_task_output(task), output_size);
+    *join = NULL;
+    if (nio_state_drop_join(task))
+        task->scheduler->release(task->scheduler, task);
+    return result;
+}
+
+static bool is_complete(const struct nio_task *task)
+{
+    return (nio_state_load(task) & NIO_STATE_COMPLETE) != 0;
+}
+
+static int check(struct numio_join *const *join, const void *output, size_t output_size)
+{
+    if (!join || !*join)
+        return nio_error(-EINVAL, "join: the handle was joined or detached before");
+    const struct nio_task *task = task_of(*join);
+    size_t has = task->kind == NIO_TASK_FUTURE ? task->output_bytes : 0;
+    if (output && output_size != has)
+        return nio_error(-EINVAL, "join: output_size is %zu but the task has %zu bytes of output",
+                         output_size, has);
+    return 0;
+}
+
+static int refuse_second_waiter(void)
+{
+    return nio_error(-EBUSY, "join: somebody else is waiting on the same handle");
+}
+
+/* True if the coroutine was aborted and may stop waiting. */
+static bool heeds_abort(const struct nio_co *co)
+{
+    return nio_state_is_cancelled(&co->task) && !(co->task.flags & NIO_TASK_SHIELDED);
+}
+
+/* Waits in the calling coroutine.  0 once the task is complete. */
+static int wait_in_coroutine(struct nio_co *co, struct nio_task *task)
+{
+    if (&co->task == task)
+        return nio_error(-EDEADLK, "join: the task joins itself");
+    if (is_complete(task)) {
+        nio_co_charge(co);
+        return 0;
+    }
+    if (heeds_abort(co))
+        return -ECANCELED;
+    if (nio_state_load(task) & NIO_STATE_JOIN_WAKER)
+        return refuse_second_waiter();
+    nio_state_ref(&co->task); /* the waker's */
+    task->join_waker = nio_join_waker_of_task(&co->task);
+    if (!nio_state_set_join_waker(task)) {
+        nio_task_unref(&co->task);
+        return is_complete(task) ? 0 : -EIO;
+    }
+    co->task.wait_kind = NIO_WAIT_JOIN;
+    while (!is_complete(task)) { /* until woken by the completer; other wakes are strays */
+        if (heeds_abort(co) && nio_state_unset_join_waker(task)) {
+            nio_task_unref(&co->task);
+            co->task.wait_kind = NIO_WAIT_WAKE;
+            return -ECANCELED;
+        }
+        nio_co_suspend(co);
+    }
+    co->task.wait_kind = NIO_WAIT_WAKE;
+    return 0;
+}
+
+/* Waits in a plain thread.  0 once the task is complete, -ETIMEDOUT. */
+static int wait_in_thread(struct nio_task *task, int64_t timeout_ns)
+{
+    if (is_complete(task))
+        return 0;
+    if (nio_state_load(task) & NIO_STATE_JOIN_WAKER)
+        return refuse_second_waiter();
+    struct nio_thread_waiter waiter;
+    atomic_init(&waiter.is_woken, 0);
+    task->join_waker = nio_join_waker_of_thread(&waiter);
+    if (!nio_state_set_join_waker(task))
+        return 0; /* it has just completed */
+    uint64_t end_ns = timeout_ns < 0 ? 0 : nio_now_ns() + (uint64_t)timeout_ns;
+    /* [WK2] acquire: sees what the completer did before.  Pairs with [WK1]. */
+    while (atomic_load_explicit(&waiter.is_woken, memory_order_acquire) == 0) {
+        int64_t left_ns = NIO_FUTEX_FOREVER;
+        if (timeout_ns >= 0) {
+            left_ns = (int64_t)(end_ns - nio_now_ns());
+            if (left_ns <= 0 && nio_state_unset_join_waker(task))
+                return nio_error(-ETIMEDOUT, "join: the task has not ended in time");
+            if (left_ns <= 0)
+                left_ns = NIO_FUTEX_FOREVER; /* completing right now: the wake is under way */
+        }
+        (void)nio_futex_wait(&waiter.is_woken, 0, left_ns); /* the loop looks again */
+    }
+    return 0;
+}
+
+static int64_t join_wait(struct numio_join **join, int64_t timeout_ns, bool may_suspend,
+                         void *ret_output, size_t output_size)
+{
+    int rc = check(join, ret_output, output_size);
+    if (rc < 0)
+        return rc;
+    struct nio_task *task = task_of(*join);
+    struct nio_co *co = may_suspend ? nio_co_current() : NULL;
+    if (co)
+        rc = wait_in_coroutine(co, task);
+    else if (nio_worker_current())
+        return nio_error(-EDEADLK, "join: waiting here would block a worker");
+    else
+        rc = wait_in_thread(task, timeout_ns);
+    return rc < 0 ? rc : take_result(join, ret_output, output_size);
+}
+
+int64_t numio_join_await(struct numio_join **join)
+{
+    return join_wait(join, NIO_FUTEX_FOREVER, true, NULL, 0);
+}
+
+int64_t numio_join_await_output(struct numio_join **join, void *ret_output, size_t output_size)
+{
+    return join_wait(join, NIO_FUTEX_FOREVER, true, ret_output, output_size);
+}
+
+int64_t numio_join_wait(struct numio_join **join, int64_t timeout_ns)
+{
+    return join_wait(join, timeout_ns, false, NULL, 0);
+}
+
+int64_t numio_join_try(struct numio_join **join)
+{
+    int rc = check(join, NULL, 0);
+    if (rc < 0)
+        return rc;
+    if (!is_complete(task_of(*join)))
+        return -EAGAIN;
+    return take_result(join, NULL, 0);
+}
+
+/* Stores the polling task as the join's waker.  True: it will be woken. */
+static bool register_poller(struct nio_task *task, struct nio_task *poller)
+{
+    uint64_t state = nio_state_load(task);
+    if (state & NIO_STATE_COMPLETE)
+        return false;
+    if (state & NIO_STATE_JOIN_WAKER) {
+        /* Only the handle's holder writes the field, and that is the caller. */
+        if (task->join_waker == nio_join_waker_of_task(poller))
+            return true;
+        uintptr_t old = task->join_waker;
+        if (!nio_state_unset_join_waker(task))
+            return false;
+        nio_join_waker_drop(old);
+    }
+    nio_state_ref(poller);
+    task->join_waker = nio_join_waker_of_task(poller);
+    if (nio_state_set_join_waker(task))
+        return true;
+    nio_task_unref(poller);
+    return false;
+}
+
+enum numio_poll numio_join_poll(struct numio_join **join, struct numio_context *cx,
+                                void *ret_output, size_t output_size, int64_t *ret_result)
+{
+    int rc = check(join, ret_output, output_size);
+    struct nio_task *task = rc == 0 ? task_of(*join) : NULL;
+    if (task == cx->_task)
+        rc = nio_error(-EDEADLK, "join: the task joins itself");
+    if (rc < 0) {
+        *ret_result = rc;
+        return NUMIO_READY;
+    }
+    struct nio_worker *worker = nio_worker_current();
+    if (worker && worker->budget <= 1) {
+        /* The coop budget is used up: comes back after the others had a turn. */
+        cx->_task->flags |= NIO_TASK_YIELDED;
+        return NUMIO_PENDING;
+    }
+    if (register_poller(task, cx->_task))
+        return NUMIO_PENDING;
+    if (worker)
+        worker->budget--;
+    *ret_result = take_result(join, ret_output, output_size);
+    return NUMIO_READY;
+}
+
+bool numio_join_is_finished(const struct numio_join *join)
+{
+    return is_complete(task_of(join));
+}
+
+void numio_join_abort(struct numio_join *join)
+{
+    struct nio_task *task = task_of(join);
+    nio_wake_act(task, nio_state_cancel(task));
+}
+
+void numio_join_detach(struct numio_join **join)
+{
+    if (!join || !*join)
+        return;
+    struct nio_task *task = task_of(*join);
+    *join = NULL;
+    if ((nio_state_load(task) & NIO_STATE_JOIN_WAKER) && !is_complete(task)) {
+        uintptr_t waker = task->join_waker;
+        if (nio_state_unset_join_waker(task))
+            nio_join_waker_drop(waker);
+    }
+    if (nio_state_drop_join(task))
+        task->scheduler->release(task->scheduler, task);
+}
+
+struct numio_abort *numio_join_abort_handle(struct numio_join *join)
+{
+    nio_state_ref(task_of(join));
+    return (struct numio_abort *)join;
+}
+
+void numio_abort_task(struct numio_abort *abort)
+{
+    numio_join_abort((struct numio_join *)abort);
+}
+
+void numio_abort_drop(struct numio_abort *abort)
+{
+    if (abort)
+        nio_task_unref(task_of((struct numio_join *)abort));
+}
+
+struct numio_task_meta numio_join_meta(const struct numio_join *join)
+{
+    return nio_task_meta(task_of(join));
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/* sched/local_queue.h: a worker's run queue: a fixed ring that its owner pushes to and pops from,
+ * and from which thieves take half at a time.
+ *
+ * The ring and the claim in two steps follow Tokio's multi-thread queue (tokio/src/runtime/
+ * scheduler/multi_thread/queue.rs), the idea of taking half is the Go scheduler's.
+ *
+ * head holds two positions in one word: `real`, from where the owner pops, and `steal`, from where
+ * a thief is still copying.  They are equal unless a thief is at work; then the slots between
+ * them belong to the thief, and no second thief may start.
+ *
+ *   slots  [ ... | being stolen | ready to pop ........ | free ... ]
+ *                ^ steal        ^ real                  ^ tail
+ *
+ * tail    owner only writes; release to thieves [LQ1], seq_cst when sleepers must see it [LQ5]
+ * head    owner and thieves, CAS
+ * slots   the owner writes free ones, reads by whoever claimed them
+ *
+ * Progress: push and pop of the owner are wait-free but for a CAS that fails only when a thief
+ * claims; a stopped thief delays other thieves, never the owner, except that its slots stay taken
+ * (the owner then overflows earlier).
+ */
+#ifndef NIO_SCHED_LOCAL_QUEUE_H
+#define NIO_SCHED_LOCAL_QUEUE_H
+
+#include "runtime/base/assert.h"
+#include "runtime/task/task.h"
+
+#ifdef NIO_TINY
+#define NIO_LOCAL_QUEUE_SLOTS 4u
+#else
+#define NIO_LOCAL_QUEUE_SLOTS 256u
+#endif
+#define NIO_LOCAL_QUEUE_MASK (NIO_LOCAL_QUEUE_SLOTS - 1u)
+
+struct nio_local_queue {
+    NIO_CACHE_ALIGNED _Atomic uint64_t head; /* steal << 32 | real; any worker, CAS */
+    NIO_CACHE_ALIGNED _Atomic uint32_t tail; /* owner writes */
+    NIO_CACHE_ALIGNED struct nio_task *_Atomic slots[NIO_LOCAL_QUEUE_SLOTS];
+};
+
+static inline uint32_t nio_local_queue_real(uint64_t head)
+{
+    return (uint32_t)head;
+}
+
+static inline uint32_t nio_local_queue_stealing(uint64_t head)
+{
+    return (uint32_t)(head >> 32);
+}
+
+void nio_local_queue_init(struct nio_local_queue *queue);
+
+/* Entries that can be popped.  Owner: exact or too large by what a thief just took.  Others: a
+ * hint, but not 0 for a task whose push preceded, in the seq_cst order, the caller's last seq_cst
+ * write [LQ5]. */
+static inline uint32_t nio_local_queue_length(const struct nio_local_queue *queue)
+{
+    /* [LQ5] seq_cst: a sleeper has announced itself with a seq_cst RMW and must now see the push
+     * of whoever did not see the announcement.  Pairs with [LQ5] in nio_local_queue_push(). */
+    uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_seq_cst);
+    /* relaxed: a stale head only makes the queue look longer */
+    uint64_t head = atomic_load_explicit(&queue->head, memory_order_relaxed);
+    uint32_t length = tail - nio_local_queue_real(head);
+    return length > NIO_LOCAL_QUEUE_SLOTS ? 0 : length;
+}
+
+/* Free slots; owner only. */
+static inline uint32_t nio_local_queue_room(const struct nio_local_queue *queue)
+{
+    /* [LQ3] acquire: slots given free by a thief may be overwritten.  Pairs with [LQ4]. */
+    uint64_t head = atomic_load_explicit(&queue->head, memory_order_acquire);
+    /* relaxed: the owner wrote it */
+    uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_relaxed);
+    return NIO_LOCAL_QUEUE_SLOTS - (tail - nio_local_queue_stealing(head));
+}
+
+/* Owner: appends a task.  False: no room; the caller moves half away by
+ * nio_local_queue_overflow().  `is_announced`: the caller will look for sleepers next. */
+static inline bool nio_local_queue_push(struct nio_local_queue *queue, struct nio_task *task,
+                                        bool is_announced)
+{
+    if (NIO_UNLIKELY(nio_local_queue_room(queue) == 0))
+        return false;
+    /* relaxed: the owner wrote it */
+    uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_relaxed);
+    /* relaxed: published by the store of tail */
+    atomic_store_explicit(&queue->slots[tail & NIO_LOCAL_QUEUE_MASK], task, memory_order_relaxed);
+    if (is_announced)
+        /* [LQ5] seq_cst: the caller's next seq_cst load of the idle state must not pass this
+         * store.  Pairs with [LQ5] in nio_local_queue_length(); also a release as [LQ1]. */
+        atomic_store_explicit(&queue->tail, tail + 1, memory_order_seq_cst);
+    else
+        /* [LQ1] release: publishes the slot.  Pairs with [LQ2], the acquire in
+         * nio_local_queue_steal(). */
+        atomic_store_explicit(&queue->tail, tail + 1, memory_order_release);
+    return true;
+}
+
+/* Owner: takes the oldest task, NULL if there is none. */
+static inline struct nio_task *nio_local_queue_pop(struct nio_local_queue *queue)
+{
+    /* relaxed: the owner reads only slots that it wrote itself; the CAS checks the value */
+    uint64_t head = atomic_load_explicit(&queue->head, memory_order_relaxed);
+    /* relaxed: the owner wrote it */
+    uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_relaxed);
+    uint32_t real;
+    uint64_t next;
+    do {
+        real = nio_local_queue_real(head);
+        if (real == tail)
+            return NULL;
+        uint32_t stealing = nio_local_queue_stealing(head);
+        /* While a thief copies, its end of the claim stays where it is. */
+        uint32_t next_stealing = stealing == real ? real + 1 : stealing;
+        next = (uint64_t)next_stealing << 32 | (uint32_t)(real + 1);
+        /* relaxed: the owner's own slots, nothing to publish; a thief that reads this head
+         * synchronises by tail.  relaxed on failure: retried. */
+    } while (!atomic_compare_exchange_weak_explicit(&queue->head, &head, next, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    /* relaxed: written by the owner */
+    return atomic_load_explicit(&queue->slots[real & NIO_LOCAL_QUEUE_MASK], memory_order_relaxed);
+}
+
+/* Owner, queue full: takes the older half out as a chain linked by nio_task.link.  Returns the
+ * number of tasks, 0 if a thief was faster (then there is room, or a thief is still copying). */
+uint32_t nio_local_queue_overflow(struct nio_local_queue *queue, struct nio_mpsc_node **ret_first,
+                                  struct nio_mpsc_node **ret_last);
+
+/* The owner of `into`, which must have room for half a ring: moves up to half of `from`'s tasks
+ * there.  Returns one of them to run at once, NULL if there was nothing to take; *ret_count is the
+ * number taken, that one included. */
+struct nio_task *nio_local_queue_steal(struct nio_local_queue *from, struct nio_local_queue *into,
+                                       uint32_t *ret_count);
+
+/* Aborts if the positions are impossible.  Any thread. */
+void nio_local_queue_check(const struct nio_local_queue *queue);
+
+#endif

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT */
+/* One poll of one task, and everything that can follow from it.
+ *
+ * A popped task is NOTIFIED; nio_state_start() makes it RUNNING, and exactly one of idle, requeue
+ * and complete ends that.  After complete the cell may be gone.
+ *
+ * Cancellation: a task that has never run completes with -ECANCELED without running.  A coroutine
+ * that waits for an operation is not resumed: the operation is cancelled on the ring it went to,
+ * which is another worker's if the coroutine has moved (then the task goes there by mailbox), and
+ * the completion resumes it.  Any other suspended coroutine is resumed and its await returns
+ * -ECANCELED.  A future is not polled again: its operations are cancelled, and when the last has
+ * ended its state is dropped.
+ */
+#include <errno.h>
+#include <unistd.h>
+
+#include "runtime/sched/await.h"
+#include "runtime/sched/worker.h"
+#include "runtime/task/op_done.h"
+#include "runtime/task/wake.h"
+
+static NIO_COLD void call_hook(struct nio_worker *worker,
+                               void (*hook)(const struct numio_task_meta *, void *),
+                               const struct nio_task *task)
+{
+    struct numio_task_meta meta = nio_task_meta(task);
+    if (hook)
+        hook(&meta, worker->handle->config.hooks.arg);
+}
+
+/* The task has ended with with.result set and nothing of it in flight. */
+static void complete(struct nio_worker *worker, struct nio_task *task)
+{
+    if (NIO_UNLIKELY(worker->handle->has_hooks))
+        call_hook(worker, worker->handle->config.hooks.on_task_terminate, task);
+    uintptr_t waker;
+    bool is_last = nio_state_complete(task, &waker);
+    nio_count(&worker->counters.completed, 1);
+    if (waker)
+        nio_join_waker_wake(waker);
+    if (is_last)
+        nio_release(&worker->handle->schedule, task);
+}
+
+/* The poll has not ended the task: it waits for a wake, unless one came meanwhile or it asked to
+ * go on behind the others. */
+static void pause_task(struct nio_worker *worker, struct nio_task *task)
+{
+    if (task->flags & NIO_TASK_YIELDED) {
+        task->flags &= (uint8_t)~NIO_TASK_YIELDED;
+        nio_state_requeue(task);
+        nio_schedule_local(worker, task, NIO_PLACE_TAIL);
+    } else if (nio_state_idle(task)) {
+        nio_schedule_local(worker, task, NIO_PLACE_TAIL);
+    }
+}
+
+/* Cancels what is in flight of a future and forgets what has ended.  True: nothing is left. */
+static bool drain_future_ops(struct nio_worker *worker, struct nio_task *task)
+{
+    struct nio_worker *elsewhere = NULL;
+    struct numio_op *next;
+    for (struct numio_op *op = task->ops; op; op = next) {
+        next = op->_next;
+        if (nio_op_is_done(op)) {
+            if (op->_result >= 0 && nio_op_makes_fd(op))
+                (void)close(op->_result); /* nobody will take it, nobody can be told */
+            nio_op_unlink(task, op);
+        } else if (op->_driver == worker->driver) {
+            if (!(op->_flags & NIO_OP_CANCEL_SENT))
+                nio_op_send_cancel(worker, op);
+        } else if (!(op->_flags & NIO_OP_CANCEL_SENT)) {
+            elsewhere = worker->handle->workers[nio_op_worker(op)];
+        }
+    }
+    if (!task->ops)
+        return true;
+    if (elsewhere) {
+        nio_state_requeue(task);
+        nio_schedule_mailbox(elsewhere, task);
+    } else if (nio_state_idle(task)) {
+        nio_schedule_local(worker, task, NIO_PLACE_TAIL);
+    }
+    return false;
+}
+
+/* The future has returned ready or is to end early. */
+static void finish_future(struct nio_worker *worker, struct nio_task *task)
+{
+    if (NIO_UNLIKELY(task->ops != NULL)) {
+        task->flags |= NIO_TASK_OP_CANCELLED;
+        if (!drain_future_ops(worker, task))
+            return; /* comes back when they have ended */
+    }
+    void (*drop)(void *state) = task->with.drop;
+    if (drop)
+        drop(nio_task_payload(task));
+    task->with.result = (task->flags & NIO_TASK_OUTPUT_VALID) ? 0 : -ECANCELED;
+    complete(worker, task);
+}
+
+/* A future wants operations cancelled that went to other workers' rings: cancels those of this
+ * worker.  Returns a worker that it must visit next, NULL if there is none. */
+static NIO_COLD struct nio_worker *visit_rings(struct nio_worker *worker, struct nio_task *task)
+{
+    for (struct numio_op *op = task->ops; op; op = op->_next) {
+        if (!(op->_flags & NIO_OP_CANCEL_WANTED) || (op->_flags & NIO_OP_CANCEL_SENT) ||
+            nio_op_is_done(op))
+            continue;
+        if (op->_driver != worker->driver)
+            return worker->handle->workers[nio_op_worker(op)];
+        nio_op_send_cancel(worker, op);
+    }
+    task->flags &= (uint8_t)~NIO_TASK_VISITS;
+    return NULL;
+}
+
+static void run_future(struct nio_worker *worker, struct nio_task *task, uint64_t before)
+{
+    if (NIO_UNLIKELY((before & NIO_STATE_CANCELLED) || (task->flags & NIO_TASK_OP_CANCELLED))) {
+        finish_future(worker, task);
+        return;
+    }
+    if (NIO_UNLIKELY(task->flags & NIO_TASK_VISITS))
+        (void)visit_rings(worker, task); /* goes on after the poll, if that is needed */
+    struct numio_context cx = { task, nio_task_output(task) };
+    enum numio_poll polled = task->entry.poll(nio_task_payload(task), &cx);
+    if (polled == NUMIO_READY) {
+        task->flags |= NIO_TASK_OUTPUT_VALID;
+        finish_future(worker, task);
+        return;
+    }
+    struct nio_worker *next =
+        NIO_UNLIKELY(task->flags & NIO_TASK_VISITS) ? visit_rings(worker, task) : NULL;
+    if (next) {
+        nio_state_requeue(task);
+        nio_schedule_mailbox(next, task);
+    } else {
+        pause_task(worker, task);
+    }
+}
+
+static void coroutine_entry(void *arg)
+{
+    struct nio_co *co = arg;
+    int64_t result = co->task.entry.run(co->task.with.arg);
+    co->task.with.result = result;
+    co->task.flags |= NIO_TASK_FINISHED;
+    nio_coro_switch_last(&co->coro, &nio_worker_current()->host);
+}
+
+/* First run: gets a stack from this worker, hot and on its node. */
+static bool start_coroutine(struct nio_worker *worker, struct nio_co *co)
+{
+    struct nio_stack *stack = nio_stack_alloc(&worker->stack_pool);
+    if (NIO_UNLIKELY(!stack))
+        return false;
+    nio_stack_set_owner(stack, co);
+    co->stack = stack;
+    co->task.flags |= NIO_TASK_STARTED;
+    nio_coro_init(&co->coro, stack->low, stack->high, coroutine_entry, co);
+    return true;
+}
+
+/* Decides for a cancelled or spuriously woken coroutine.  True: it must not be resumed now, and
+ * its state has been dealt with. */
+static bool hold_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_t before)
+{
+    struct nio_task *task = &co->task;
+    if (!(task->flags & NIO_TASK_STARTED)) {
+        if (!(before & NIO_STATE_CANCELLED))
+            return false;
+        task->with.result = -ECANCELED;
+        complete(worker, task);
+        return true;
+    }
+    if (task->wait_kind != NIO_WAIT_OP || (before & NIO_STATE_OP_DONE))
+        return false;
+    if ((before & NIO_STATE_CANCELLED) &&
+        !(task->flags & (NIO_TASK_SHIELDED | NIO_TASK_OP_CANCELLED))) {
+        if (co->op->_driver != worker->driver) {
+            struct nio_worker *elsewhere = worker->handle->workers[nio_op_worker(co->op)];
+            nio_state_requeue(task);
+            nio_schedule_mailbox(elsewhere, task);
+            return true;
+        }
+        task->flags |= NIO_TASK_OP_CANCELLED;
+        nio_op_send_cancel(worker, co->op);
+    }
+    if (nio_state_idle(task))
+        nio_schedule_local(worker, task, NIO_PLACE_TAIL);
+    return true;
+}
+
+static void run_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_t before)
+{
+    struct nio_task *task = &co->task;
+    if (NIO_UNLIKELY((before & NIO_STATE_CANCELLED) || task->wait_kind == NIO_WAIT_OP) &&
+        hold_coroutine(worker, co, before))
+        return;
+    if (!(task->flags & NIO_TASK_STARTED) && !start_coroutine(worker, co)) {
+        task->with.result = -ENOMEM;
+        complete(worker, task);
+        return;
+    }
+    nio_coro_switch_in(&worker->host, &co->coro);
+    if (task->flags & NIO_TASK_FINISHED) {
+        struct nio_stack *stack = co->stack;
+        co->stack = NULL;
+        nio_stack_free(&worker->stack_pool, stack);
+        complete(worker, task);
+    } else {
+        pause_task(worker, task);
+    }
+}
+
+void nio_run_task(struct nio_worker *worker, struct nio_task *task)
+{
+    uint64_t before = nio_state_start(task);
+    bool has_hooks = worker->handle->has_hooks;
+    uint8_t kind = task->kind;
+    struct numio_task_meta meta = { 0 };
+    worker->budget = NIO_BUDGET;
+    nio_count(&worker->counters.polls, 1);
+    /* relaxed: read by this thread, and by reports that check it again */
+    atomic_store_explicit(&worker->current, task, memory_order_relaxed);
+    if (NIO_UNLIKELY(has_hooks)) {
+        meta = nio_task_meta(task);
+        if (worker->handle->config.hooks.before_poll)
+            worker->handle->config.hooks.before_poll(&meta, worker->handle->config.hooks.arg);
+    }
+    if (kind == NIO_TASK_FUTURE)
+        run_future(worker, task, before);
+    else
+        run_coroutine(worker, NIO_CONTAINER_OF(task, struct nio_co, task), before);
+    /* relaxed: as above */
+    atomic_store_explicit(&worker->current, NULL, memory_order_relaxed);
+    if (NIO_UNLIKELY(has_hooks) && worker->handle->config.hooks.after_poll)
+        worker->handle->config.hooks.after_poll(&meta, worker->handle->config.hooks.arg);
+    if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
+        nio_assert_failed("a task of the parent process returned in a forked child", __FILE__,
+                          __LINE__, __func__);
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT */
+/* Where a notified task is queued, and who is woken for it.
+ *
+ * From a worker of its own runtime a task goes to that worker: into the LIFO slot if a task has
+ * just been woken or spawned by the one that runs (its memory is hot), else to the tail of the
+ * local queue.  What the slot held moves to the tail.  From any other thread a task goes to its
+ * home node's inject queue.  A task with an affinity goes where that says: to its worker's private
+ * queue or mailbox, or to its node.
+ *
+ * Only what can be stolen is announced: a task in the LIFO slot is run next by its worker and wakes
+ * nobody (Tokio 7431: waking for it cost 30 %); a stuck worker's slot is found by the node's
+ * watcher (steal.c).
+ */
+#include <limits.h>
+
+#include "runtime/sched/worker.h"
+#include "runtime/task/wake.h"
+
+static enum nio_reach reach_of(const struct nio_task *task)
+{
+    return task->affinity == NUMIO_AFFINITY_ANY ? NIO_REACH_ANY : NIO_REACH_NODE;
+}
+
+static void private_push(struct nio_private_queue *queue, struct nio_task *task)
+{
+    task->link.next = NULL;
+    if (queue->last)
+        queue->last->next = &task->link;
+    else
+        queue->first = &task->link;
+    queue->last = &task->link;
+}
+
+/* A thread that is no worker may be held up between the exchange on the parker and the write to the
+ * driver's eventfd while the runtime ends; it is counted as a guest, and the drivers are destroyed
+ * only when ENDED is visible and no guest is left. */
+static NIO_NOINLINE void wake_as_guest(struct nio_worker *worker)
+{
+    struct nio_node *node = worker->node;
+    /* [HG1] seq_cst: counted before the phase is read.  Pairs with [HG2] in shutdown.c, which
+     * reads the count after the phase was set. */
+    (void)atomic_fetch_add_explicit(&node->guests, 1, memory_order_seq_cst);
+    /* [HG1] seq_cst: as above */
+    if (atomic_load_explicit(&worker->handle->phase, memory_order_seq_cst) != NIO_PHASE_ENDED)
+        (void)nio_parker_unpark(&worker->parker, worker->driver); /* counted by workers only */
+    /* [HG3] release: done with the driver.  Pairs with [HG2]. */
+    (void)atomic_fetch_sub_explicit(&node->guests, 1, memory_order_release);
+}
+
+void nio_wake_worker(struct nio_worker *worker, struct nio_worker *by)
+{
+    if (NIO_UNLIKELY(!by)) {
+        wake_as_guest(worker);
+        return;
+    }
+    if (!nio_parker_unpark(&worker->parker, worker->driver))
+        return;
+    nio_count(&by->counters.wakes_sent, 1);
+    if (by->node != worker->node)
+        nio_count(&by->counters.wakes_far, 1);
+}
+
+void nio_wake_node(struct nio_node *node, struct nio_worker *by)
+{
+    if (!nio_idle_wants_wake(&node->idle))
+        return;
+    bool is_home = by && by->node == node;
+    int index = nio_idle_take_sleeper(&node->idle, is_home ? by->index_in_node + 1 : 0,
+                                      is_home ? by->llc_peers : NULL);
+    if (index >= 0)
+        nio_wake_worker(node->workers[index], by);
+}
+
+/* Something stealable of `reach` was pushed to `queue`, seq_cst. */
+static void offer(struct nio_worker *worker, const struct nio_local_queue *queue,
+                  enum nio_reach reach)
+{
+    struct nio_node *home = worker->node;
+    struct numio_handle *handle = worker->handle;
+    uint32_t state = nio_idle_load(&home->idle);
+    if (nio_idle_searching(state) > 0)
+        return; /* it will come by */
+    if (nio_idle_sleeping(state) > 0) {
+        nio_wake_node(home, worker);
+        return;
+    }
+    if (handle->node_count == 1 || reach != NIO_REACH_ANY ||
+        nio_local_queue_length(queue) < NIO_FAR_DEPTH)
+        return;
+    /* Everybody at home is busy and the queue is deep: the nearest node with a sleeper helps. */
+    for (unsigned i = 0; i < worker->plan->steal_count; i++) {
+        const struct nio_steal_target *target = &worker->plan->steal[i];
+        struct nio_node *node = handle->nodes[target->node];
+        if (node != home && nio_idle_wants_wake(&node->idle)) {
+            nio_wake_node(node, worker);
+            return;
+        }
+    }
+}
+
+static void push_tail(struct nio_worker *worker, struct nio_task *task)
+{
+    enum nio_reach reach = reach_of(task);
+    struct nio_local_queue *queue = &worker->queues[reach];
+    bool is_announced = worker->has_peers && !worker->is_batching;
+    if (NIO_UNLIKELY(!nio_local_queue_push(queue, task, is_announced))) {
+        struct nio_mpsc_node *first = &task->link;
+        struct nio_mpsc_node *last = &task->link;
+        uint32_t count = nio_local_queue_overflow(queue, &first, &last);
+        if (count > 0) {
+            last->next = &task->link; /* the new one goes behind those that waited longer */
+            last = &task->link;
+        }
+        nio_inject_push(&worker->node->inject[reach], first, last, count + 1);
+        nio_count(&worker->counters.overflowed, count + 1);
+    }
+    if (is_announced)
+        offer(worker, queue, reach);
+    else
+        worker->has_quiet_work = true;
+}
+
+void nio_offer_quiet_work(struct nio_worker *worker)
+{
+    if (!worker->has_quiet_work)
+        return;
+    worker->has_quiet_work = false;
+    if (!worker->has_peers)
+        return;
+    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++) {
+        struct nio_local_queue *queue = &worker->queues[reach];
+        uint32_t length = nio_local_queue_length(queue);
+        if (length == 0 && nio_inject_length(&worker->node->inject[reach]) == 0)
+            continue;
+        /* The quiet pushes were releases only; this RMW on the tail's own word orders them before
+         * the load of the idle state.  [LQ5] seq_cst, pairs with [LQ5] in
+         * nio_local_queue_length(). */
+        (void)atomic_fetch_add_explicit(&queue->tail, 0, memory_order_seq_cst);
+        offer(worker, queue, (enum nio_reach)reach);
+    }
+}
+
+void nio_schedule_mailbox(struct nio_worker *worker, struct nio_task *task)
+{
+    struct nio_worker *by = nio_worker_current();
+    (void)nio_mpsc_push(&worker->mailbox, &task->link); /* woken in any case */
+    nio_wake_worker(worker, by && by->handle == worker->handle ? by : NULL);
+}
+
+void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum nio_place place)
+{
+    if (NIO_UNLIKELY(task->affinity != NUMIO_AFFINITY_ANY)) {
+        if (task->affinity == NUMIO_AFFINITY_WORKER) {
+            if (task->pinned_worker == worker->index)
+                private_push(&worker->mine, task);
+            else
+                nio_schedule_mailbox(worker->handle->workers[task->pinned_worker], task);
+            return;
+        }
+        if (task->node != worker->node->index) {
+            struct nio_node *node = worker->handle->nodes[task->node];
+            nio_inject_push(&node->inject[NIO_REACH_NODE], &task->link, &task->link, 1);
+            nio_wake_node(node, worker);
+            return;
+        }
+    }
+    if (place == NIO_PLACE_LIFO && worker->is_lifo_enabled && !worker->is_batching) {
+        /* [LS1] acq_rel: publishes the task to the thief of a stuck slot, and takes over the one
+         * that stood there.  Pairs with [LS2]. */
+        task = atomic_exchange_explicit(&worker->lifo, task, memory_order_acq_rel);
+        if (!task)
+            return;
+    }
+    push_tail(worker, task);
+}
+
+void nio_schedule_home(struct numio_handle *handle, struct nio_task *task)
+{
+    if (task->affinity == NUMIO_AFFINITY_WORKER) {
+        nio_schedule_mailbox(handle->workers[task->pinned_worker], task);
+        return;
+    }
+    struct nio_node *node = handle->nodes[task->node];
+    enum nio_reach reach = reach_of(task);
+    nio_inject_push(&node->inject[reach], &task->link, &task->link, 1);
+    uint32_t state = nio_idle_load(&node->idle);
+    if (nio_idle_searching(state) > 0)
+        return;
+    if (nio_idle_sleeping(state) > 0) {
+        nio_wake_node(node, NULL);
+        return;
+    }
+    if (reach != NIO_REACH_ANY || nio_inject_length(&node->inject[reach]) < NIO_FAR_DEPTH)
+        return;
+    for (unsigned i = 0; i < handle->node_count; i++)
+        if (handle->nodes[i] != node && nio_idle_wants_wake(&handle->nodes[i]->idle)) {
+            nio_wake_node(handle->nodes[i], NULL);
+            return;
+        }
+}
+
+void nio_schedule(const struct nio_schedule *self, struct nio_task *task)
+{
+    struct numio_handle *handle =
+        NIO_CONTAINER_OF((struct nio_schedule *)(uintptr_t)self, struct numio_handle, schedule);
+    struct nio_worker *worker = nio_worker_current();
+    if (NIO_LIKELY(worker && worker->handle == handle))
+        nio_schedule_local(worker, task, NIO_PLACE_LIFO);
+    else
+        nio_schedule_home(handle, task);
+}
+
+static NIO_NOINLINE void release_foreign(struct numio_handle *handle, struct nio_task *task)
+{
+    struct nio_foreign_stripe *foreign = &handle->nodes[task->node]->foreign;
+    nio_lock_acquire(&foreign->lock);
+    bool is_post_mortem = foreign->is_post_mortem;
+    nio_slab_free_remote(task);
+    nio_lock_release(&foreign->lock);
+    if (is_post_mortem)
+        nio_handle_unref(handle, 1); /* the cell's own reference: the memory goes with the last */
+}
+
+void nio_release(const struct nio_schedule *self, struct nio_task *task)
+{
+    struct numio_handle *handle =
+        NIO_CONTAINER_OF((struct nio_schedule *)(uintptr_t)self, struct numio_handle, schedule);
+    struct nio_worker *worker = nio_worker_current();
+    if (NIO_UNLIKELY(!worker || worker->handle != handle)) {
+        release_foreign(handle, task);
+        return;
+    }
+    if (NIO_UNLIKELY(task->home_worker != worker->index))
+        nio_count(&worker->counters.remote_frees, 1);
+    nio_slab_free(&worker->stripe.slab, &worker->outbox, task);
+}

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: MIT */
+/* The way of a spawn stands in spawn.h. */
+#include "runtime/sched/spawn.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "runtime/base/error.h"
+#include "runtime/task/state.h"
+#include "runtime/task/wake.h"
+
+enum { STATE_BYTES_MAX = 64 << 10, OUTPUT_BYTES_MAX = 4 << 10 };
+
+void numio_spawn_opts_init(struct numio_spawn_opts *opts, size_t size)
+{
+    memset(opts, 0, size);
+    opts->size = size;
+    opts->node = NUMIO_NODE_ANY;
+    opts->worker = NUMIO_WORKER_ANY;
+}
+
+/* The home of a task that a foreign thread spawns without saying where: its threads take turns
+ * over the nodes, each by itself. */
+static struct nio_node *next_node(struct numio_handle *handle)
+{
+    static _Thread_local unsigned turn;
+    return handle->nodes[turn++ % handle->node_count];
+}
+
+static int place_by_options(struct numio_handle *handle, struct nio_worker *worker,
+                            const struct numio_spawn_opts *opts, struct nio_placement *p)
+{
+    if (opts->size != sizeof *opts)
+        return nio_error(-EINVAL, "spawn options: size is %zu, not sizeof(struct numio_spawn_opts)",
+                         opts->size);
+    if (opts->node < NUMIO_NODE_ANY || opts->node >= (int)handle->node_count)
+        return nio_error(-EINVAL, "spawn options: node is %d, the runtime has nodes 0 to %u",
+                         opts->node, handle->node_count - 1);
+    if (opts->worker < NUMIO_WORKER_ANY || opts->worker >= (int)handle->worker_count)
+        return nio_error(-EINVAL, "spawn options: worker is %d, the runtime has workers 0 to %u",
+                         opts->worker, handle->worker_count - 1);
+    if (opts->stack_bytes > handle->config.stack_bytes)
+        return nio_error(-EINVAL,
+                         "spawn options: stack_bytes is %zu, numio_config.stack_bytes only %zu",
+                         opts->stack_bytes, handle->config.stack_bytes);
+    p->name = opts->name;
+    p->affinity = (uint8_t)opts->affinity;
+    if (opts->affinity == NUMIO_AFFINITY_WORKER) {
+        if (opts->worker == NUMIO_WORKER_ANY && !worker)
+            return nio_error(-EINVAL, "spawn options: worker must be given outside of workers");
+        struct nio_worker *target =
+            opts->worker == NUMIO_WORKER_ANY ? worker : handle->workers[opts->worker];
+        if (opts->node != NUMIO_NODE_ANY && opts->node != (int)target->node->index)
+            return nio_error(-EINVAL, "spawn options: worker %u is not on node %d", target->index,
+                             opts->node);
+        p->pinned_worker = (uint16_t)target->index;
+        p->node = target->node;
+        return 0;
+    }
+    if (opts->affinity != NUMIO_AFFINITY_ANY && opts->affinity != NUMIO_AFFINITY_NODE)
+        return nio_error(-EINVAL, "spawn options: affinity is %d", (int)opts->affinity);
+    if (opts->node != NUMIO_NODE_ANY)
+        p->node = handle->nodes[opts->node];
+    return 0;
+}
+
+int nio_place(struct numio_handle *handle, const struct numio_spawn_opts *opts,
+              struct nio_placement *ret_placement)
+{
+    struct nio_worker *worker = nio_worker_current();
+    if (!handle) {
+        handle = worker ? worker->handle : nio_handle_resolve(NULL);
+        if (!handle)
+            return nio_error(-EINVAL, "spawn: no handle, and this thread has not entered one");
+    }
+    if (NIO_UNLIKELY(!nio_is_own_process(handle)))
+        return nio_refuse_forked_child();
+    if (worker && worker->handle != handle)
+        worker = NULL;
+    struct nio_placement p = { .handle = handle, .node = worker ? worker->node : NULL };
+    if (opts) {
+        int rc = place_by_options(handle, worker, opts, &p);
+        if (rc < 0)
+            return rc;
+    }
+    if (!p.node)
+        p.node = next_node(handle);
+    p.worker = worker && worker->node == p.node ? worker : NULL;
+    *ret_placement = p;
+    return 0;
+}
+
+int nio_bind_new_task(const struct nio_placement *placement, const struct numio_site *site,
+                      enum nio_task_kind kind, size_t bytes, bool has_join,
+                      struct nio_task **ret_task)
+{
+    struct nio_worker *worker = placement->worker;
+    struct nio_foreign_stripe *foreign = &placement->node->foreign;
+    struct nio_task *task;
+    int rc;
+    if (NIO_LIKELY(worker != NULL)) {
+        rc = nio_stripe_bind(&worker->stripe, bytes, &task);
+    } else {
+        nio_lock_acquire(&foreign->lock);
+        rc = nio_stripe_bind(&foreign->stripe, bytes, &task);
+    }
+    if (NIO_LIKELY(rc == 0)) {
+        task->link.next = NULL;
+        task->scheduler = &placement->handle->schedule;
+        task->join_waker = 0;
+        task->site = site;
+        task->name = placement->name;
+        task->ops = NULL;
+        task->state_bytes = 0;
+        task->output_bytes = 0;
+        task->home_worker = worker ? (uint16_t)worker->index : NIO_STRIPE_FOREIGN;
+        task->node = (uint16_t)placement->node->index;
+        task->pinned_worker = placement->pinned_worker;
+        task->kind = (uint8_t)kind;
+        task->affinity = placement->affinity;
+        task->flags = 0;
+        task->wait_kind = NIO_WAIT_WAKE;
+        /* relaxed: other threads get the task through a queue, which publishes it */
+        atomic_store_explicit(&task->state, nio_state_initial(has_join), memory_order_relaxed);
+        nio_count(worker ? &worker->counters.spawned : &foreign->spawned, 1);
+        *ret_task = task;
+    }
+    if (!worker)
+        nio_lock_release(&foreign->lock);
+    if (NIO_UNLIKELY(rc == -ESHUTDOWN))
+        return nio_error(rc, "spawn: the runtime is shutting down");
+    if (NIO_UNLIKELY(rc == -ENOMEM))
+        return nio_error(rc, "spawn: no memory for a task of %zu bytes on node %u", bytes,
+                         placement->node->index);
+    return rc;
+}
+
+void nio_unbind_new_task(const struct nio_placement *placement, struct nio_task *task)
+{
+    struct nio_worker *worker = placement->worker;
+    struct nio_foreign_stripe *foreign = &placement->node->foreign;
+    if (worker) {
+        nio_count(&worker->counters.spawned, (uint64_t)-1);
+        nio_slab_free_local(&worker->stripe.slab, task);
+        return;
+    }
+    nio_lock_acquire(&foreign->lock);
+    nio_count(&foreign->spawned, (uint64_t)-1);
+    nio_slab_free_local(&foreign->stripe.slab, task);
+    nio_lock_release(&foreign->lock);
+}
+
+struct numio_task_meta nio_task_meta(const struct nio_task *task)
+{
+    return (struct numio_task_meta){ task->id, task->name, task->site->file, task->site->line,
+                                     task->node };
+}
+
+void nio_call_spawn_hook(const struct nio_placement *placement, const struct nio_task *task)
+{
+    const struct numio_hooks *hooks = &placement->handle->config.hooks;
+    if (NIO_LIKELY(!placement->handle->has_hooks) || !hooks->on_task_spawn)
+        return;
+    struct numio_task_meta meta = nio_task_meta(task);
+    hooks->on_task_spawn(&meta, hooks->arg);
+}
+
+void nio_launch(const struct nio_placement *placement, struct nio_task *task)
+{
+    nio_call_spawn_hook(placement, task);
+    if (NIO_LIKELY(placement->worker != NULL))
+        nio_schedule_local(placement->worker, task, NIO_PLACE_LIFO);
+    else if (nio_worker_current() && nio_worker_current()->handle == placement->handle &&
+             placement->affinity == NUMIO_AFFINITY_ANY)
+        nio_schedule_home(placement->handle, task); /* asked for that node: starts there */
+    else
+        nio_schedule(&placement->handle->schedule, task);
+}
+
+static int check_future(const struct numio_future *future)
+{
+    if (NIO_UNLIKELY(!future || !future->poll))
+        return nio_error(-EINVAL, "spawn: the future has no poll function");
+    if (NIO_UNLIKELY(future->size > STATE_BYTES_MAX))
+        return nio_error(-EINVAL, "spawn: the future's size is %zu, at most %d", future->size,
+                         (int)STATE_BYTES_MAX);
+    if (NIO_UNLIKELY(future->output_size > OUTPUT_BYTES_MAX))
+        return nio_error(-EINVAL, "spawn: the future's output_size is %zu, at most %d",
+                         future->output_size, (int)OUTPUT_BYTES_MAX);
+    return 0;
+}
+
+static int bind_future(const struct nio_placement *placement, const struct numio_site *site,
+                       const struct numio_future *future, bool has_join, struct nio_task **ret_task)
+{
+    size_t state_bytes = nio_align_up(future->size, 16);
+    size_t bytes = sizeof(struct nio_task) + state_bytes + future->output_size;
+    struct nio_task *task;
+    int rc = nio_bind_new_task(placement, site, NIO_TASK_FUTURE, bytes, has_join, &task);
+    if (NIO_UNLIKELY(rc < 0))
+        return rc;
+    task->entry.poll = future->poll;
+    task->with.drop = future->drop;
+    task->state_bytes = (uint32_t)future->size;
+    task->output_bytes = (uint16_t)future->output_size;
+    if (future->state)
+        memcpy(nio_task_payload(task), future->state, future->size);
+    else if (future->size > 0)
+        memset(nio_task_payload(task), 0, future->size);
+    if (future->output_size > 0)
+        memset(nio_task_output(task), 0, future->output_size);
+    *ret_task = task;
+    return 0;
+}
+
+int numio_spawn_at(const struct numio_site *site, struct numio_handle *handle,
+                   const struct numio_future *future, const struct numio_spawn_opts *opts,
+                   struct numio_join **ret_join)
+{
+    struct nio_placement placement;
+    struct nio_task *task;
+    int rc = check_future(future);
+    if (NIO_LIKELY(rc == 0))
+        rc = nio_place(handle, opts, &placement);
+    if (NIO_LIKELY(rc == 0))
+        rc = bind_future(&placement, site, future, ret_join != NULL, &task);
+    if (NIO_UNLIKELY(rc < 0))
+        return rc;
+    if (ret_join)
+        *ret_join = (struct numio_join *)task;
+    nio_launch(&placement, task);
+    return 0;
+}
+
+int numio_spawn_co_at(const struct numio_site *site, struct numio_handle *handle,
+                      int64_t (*fn)(void *arg), void *arg, const struct numio_spawn_opts *opts,
+                      struct numio_join **ret_join)
+{
+    struct nio_placement placement;
+    struct nio_task *task;
+    if (NIO_UNLIKELY(!fn))
+        return nio_error(-EINVAL, "spawn: the coroutine has no function");
+    int rc = nio_place(handle, opts, &placement);
+    if (NIO_LIKELY(rc == 0))
+        rc = nio_bind_new_task(&placement, site, NIO_TASK_COROUTINE, sizeof(struct nio_co),
+                               ret_join != NULL, &task);
+    if (NIO_UNLIKELY(rc < 0))
+        return rc;
+    struct nio_co *co = NIO_CONTAINER_OF(task, struct nio_co, task);
+    task->entry.run = fn;
+    task->with.arg = arg;
+    co->stack = NULL;
+    co->op = NULL;
+    co->coro = (struct nio_coro){ 0 };
+    if (ret_join)
+        *ret_join = (struct numio_join *)task;
+    nio_launch(&placement, task);
+    return 0;
+}
+
+static void unbind_chain(const struct nio_placement *placement, struct nio_mpsc_node *node)
+{
+    while (node) {
+        struct nio_mpsc_node *next = node->next;
+        nio_unbind_new_task(placement, nio_task_of_link(node));
+        node = next;
+    }
+}
+
+/* Hands the join handles out, once nothing can fail any more, and calls the spawn hook. */
+static void publish_chain(const struct nio_placement *placement, struct nio_mpsc_node *newest,
+                          size_t count, struct numio_join **ret_joins)
+{
+    for (struct nio_mpsc_node *node = newest; node; node = node->next) {
+        struct nio_task *task = nio_task_of_link(node);
+        nio_call_spawn_hook(placement, task);
+        if (ret_joins)
+            ret_joins[--count] = (struct numio_join *)task;
+    }
+}
+
+/* Turns a chain around; returns the new first. */
+static struct nio_mpsc_node *reverse(struct nio_mpsc_node *node)
+{
+    struct nio_mpsc_node *turned = NULL;
+    while (node) {
+        struct nio_mpsc_node *next = node->next;
+        node->next = turned;
+        turned = node;
+        node = next;
+    }
+    return turned;
+}
+
+int numio_spawn_batch_at(const struct numio_site *site, struct numio_handle *handle,
+                         const struct numio_future *futures, size_t count,
+                         const struct numio_spawn_opts *opts, struct numio_join **ret_joins)
+{
+    struct nio_placement placement;
+    int rc = count > UINT32_MAX / 2 ? nio_error(-EINVAL, "spawn: count is %zu", count) : 0;
+    for (size_t i = 0; i < count && rc == 0; i++)
+        rc = check_future(&futures[i]);
+    if (rc == 0)
+        rc = nio_place(handle, opts, &placement);
+    if (rc < 0 || count == 0)
+        return rc;
+    struct nio_mpsc_node *newest = NULL;
+    struct nio_mpsc_node *oldest = NULL;
+    for (size_t i = 0; i < count; i++) {
+        struct nio_task *task;
+        rc = bind_future(&placement, site, &futures[i], ret_joins != NULL, &task);
+        if (rc < 0) {
+            unbind_chain(&placement, newest);
+            return rc;
+        }
+        task->link.next = newest;
+        newest = &task->link;
+        if (!oldest)
+            oldest = newest;
+    }
+    publish_chain(&placement, newest, count, ret_joins);
+    if (placement.affinity == NUMIO_AFFINITY_WORKER) {
+        struct nio_worker *target = placement.handle->workers[placement.pinned_worker];
+        (void)nio_mpsc_push_chain(&target->mailbox, newest, oldest); /* woken in any case */
+        nio_wake_worker(target, placement.worker);
+        return 0;
+    }
+    enum nio_reach reach =
+        placement.affinity == NUMIO_AFFINITY_ANY ? NIO_REACH_ANY : NIO_REACH_NODE;
+    (void)reverse(newest); /* the inject queue is oldest first: `oldest` leads now */
+    nio_inject_push(&placement.node->inject[reach], oldest, newest, (uint32_t)count);
+    nio_wake_node(placement.node, placement.worker);
+    return 0;
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/* Where a worker without work looks for some, nearest first.
+ *
+ *  1. its node's inject queues
+ *  2. the local queues of its node's workers, those that share its last-level cache first
+ *  3. completions that lie in a busy sibling's ring
+ *  4. the LIFO slot of a sibling that has been in one poll for NIO_STUCK_NS
+ *  5. other nodes, nearest first: a queue of NIO_FAR_DEPTH and more at once, anything once the
+ *     thief has been idle for NIO_FAR_IDLE_NS; only tasks of affinity "any"
+ *
+ * Within one distance the first victim is chosen by the worker's random stream.  A steal moves half
+ * of the victim's queue into the thief's, which is empty then.
+ *
+ * nio_sees_work() is the look after announcing a sleep; it uses seq_cst loads (see idle.h).
+ */
+#include "runtime/base/clock.h"
+#include "runtime/sched/worker.h"
+
+static struct nio_task *take_inject(struct nio_worker *worker, struct nio_inject *inject,
+                                    enum nio_reach reach)
+{
+    /* relaxed: only to size the batch */
+    uint32_t length = atomic_load_explicit(&inject->length, memory_order_relaxed);
+    if (length == 0)
+        return NULL;
+    uint32_t max = length / worker->node->worker_count + 1;
+    uint32_t room = nio_local_queue_room(&worker->queues[reach]);
+    if (max > NIO_LOCAL_QUEUE_SLOTS / 2)
+        max = NIO_LOCAL_QUEUE_SLOTS / 2;
+    if (max > room + 1)
+        max = room + 1;
+    uint32_t count;
+    struct nio_task *task = nio_inject_take(inject, &worker->queues[reach], max, &count);
+    nio_count(&worker->counters.inject_taken, count);
+    return task;
+}
+
+struct nio_task *nio_take_injected(struct nio_worker *worker)
+{
+    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++) {
+        struct nio_task *task =
+            take_inject(worker, &worker->node->inject[reach], (enum nio_reach)reach);
+        if (task)
+            return task;
+    }
+    return NULL;
+}
+
+static struct nio_task *steal_from(struct nio_worker *worker, struct nio_worker *victim,
+                                   unsigned reaches)
+{
+    for (unsigned reach = 0; reach < reaches; reach++) {
+        if (nio_local_queue_length(&victim->queues[reach]) == 0)
+            continue;
+        uint32_t count;
+        struct nio_task *task =
+            nio_local_queue_steal(&victim->queues[reach], &worker->queues[reach], &count);
+        if (!task)
+            continue;
+        nio_count(victim->node == worker->node ? &worker->counters.stolen_near
+                                               : &worker->counters.stolen_far,
+                  count);
+        return task;
+    }
+    return NULL;
+}
+
+/* End of the group of targets of one tier and distance that starts at `first`. */
+static unsigned group_end(const struct nio_plan_worker *plan, unsigned first)
+{
+    unsigned end = first + 1;
+    while (end < plan->steal_count && plan->steal[end].tier == plan->steal[first].tier &&
+           plan->steal[end].distance == plan->steal[first].distance)
+        end++;
+    return end;
+}
+
+static struct nio_task *steal_near(struct nio_worker *worker)
+{
+    const struct nio_plan_worker *plan = worker->plan;
+    for (unsigned first = 0; first < plan->steal_count;) {
+        if (plan->steal[first].tier == NIO_TIER_FAR)
+            break;
+        unsigned end = group_end(plan, first);
+        uint32_t start = nio_rng_below(&worker->rng, end - first);
+        for (unsigned i = 0; i < end - first; i++) {
+            unsigned at = first + (start + i) % (end - first);
+            struct nio_task *task = steal_from(
+                worker, worker->handle->workers[plan->steal[at].worker], NIO_REACH_COUNT);
+            if (task)
+                return task;
+        }
+        first = end;
+    }
+    return NULL;
+}
+
+static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
+{
+    struct numio_handle *handle = worker->handle;
+    const struct nio_plan_worker *plan = worker->plan;
+    const struct nio_node *asked = worker->node;
+    for (unsigned i = 0; i < plan->steal_count; i++) {
+        const struct nio_steal_target *target = &plan->steal[i];
+        if (target->tier != NIO_TIER_FAR)
+            continue;
+        struct nio_worker *victim = handle->workers[target->worker];
+        if (nio_local_queue_length(&victim->queues[NIO_REACH_ANY]) >= depth_min) {
+            struct nio_task *task = steal_from(worker, victim, NIO_REACH_ANY + 1);
+            if (task)
+                return task;
+        }
+        struct nio_inject *inject = &victim->node->inject[NIO_REACH_ANY];
+        if (victim->node != asked && nio_inject_length(inject) >= depth_min) {
+            asked = victim->node; /* once per node */
+            struct nio_task *task = take_inject(worker, inject, NIO_REACH_ANY);
+            if (task) {
+                nio_count(&worker->counters.stolen_far, 1);
+                return task;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* The LIFO slot of a sibling that does not come around to it. */
+static struct nio_task *steal_stuck_lifo(struct nio_worker *worker, uint64_t now_ns)
+{
+    struct nio_node *node = worker->node;
+    for (unsigned i = 0; i < node->worker_count; i++) {
+        struct nio_worker *victim = node->workers[i];
+        /* relaxed: a look before the exchange */
+        if (victim == worker || !atomic_load_explicit(&victim->lifo, memory_order_relaxed))
+            continue;
+        uint64_t polls = nio_counter(&victim->counters.polls);
+        if (worker->suspect != victim->index || worker->suspect_polls != polls) {
+            worker->suspect = victim->index;
+            worker->suspect_polls = polls;
+            worker->suspect_since_ns = now_ns;
+            continue;
+        }
+        if (now_ns - worker->suspect_since_ns < NIO_STUCK_NS)
+            continue;
+        /* [LS2] acquire: sees the task.  Pairs with [LS1]. */
+        struct nio_task *task = atomic_exchange_explicit(&victim->lifo, NULL, memory_order_acquire);
+        if (task) {
+            nio_count(&worker->counters.stolen_near, 1);
+            return task;
+        }
+    }
+    return NULL;
+}
+
+unsigned nio_reap_siblings(struct nio_worker *worker)
+{
+    struct nio_node *node = worker->node;
+    unsigned reaped = 0;
+    worker->is_batching = true;
+    for (unsigned i = 0; i < node->worker_count && reaped == 0; i++) {
+        struct nio_worker *sibling =
+            node->workers[(worker->index_in_node + 1 + i) % node->worker_count];
+        if (sibling != worker && sibling->driver && nio_driver_has_completions(sibling->driver))
+            reaped = nio_driver_reap_for(sibling->driver, NIO_REAP_MAX);
+    }
+    worker->is_batching = false;
+    if (reaped > 0)
+        nio_offer_quiet_work(worker);
+    return reaped;
+}
+
+struct nio_task *nio_steal(struct nio_worker *worker)
+{
+    struct nio_task *task = nio_take_injected(worker);
+    if (task || !worker->has_peers)
+        return task;
+    if ((task = steal_near(worker)))
+        return task;
+    if (worker->node->worker_count > 1) {
+        if (nio_reap_siblings(worker) > 0)
+            return nio_next_local(worker);
+        if ((task = steal_stuck_lifo(worker, nio_now_ns())))
+            return task;
+    }
+    if (worker->handle->node_count == 1)
+        return NULL;
+    uint64_t idle_ns = worker->idle_since_ns ? nio_now_ns() - worker->idle_since_ns : 0;
+    return steal_far(worker, idle_ns >= NIO_FAR_IDLE_NS ? 1 : NIO_FAR_DEPTH);
+}
+
+bool nio_sees_work(struct nio_worker *worker)
+{
+    struct nio_node *node = worker->node;
+    if (!nio_mpsc_is_empty(&worker->mailbox))
+        return true;
+    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++) {
+        if (nio_inject_length(&node->inject[reach]) > 0)
+            return true;
+        for (unsigned i = 0; i < node->worker_count; i++)
+            if (nio_local_queue_length(&node->workers[i]->queues[reach]) > 0)
+                return true;
+    }
+    if (worker->handle->node_count == 1)
+        return false;
+    for (unsigned i = 0; i < worker->plan->steal_count; i++) {
+        const struct nio_steal_target *target = &worker->plan->steal[i];
+        struct nio_worker *victim = worker->handle->workers[target->worker];
+        if (target->tier == NIO_TIER_FAR &&
+            (nio_local_queue_length(&victim->queues[NIO_REACH_ANY]) >= NIO_FAR_DEPTH ||
+             nio_inject_length(&victim->node->inject[NIO_REACH_ANY]) >= NIO_FAR_DEPTH))
+            return true;
+    }
+    return false;
+}

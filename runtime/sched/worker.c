@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT */
+/* The worker's loop.
+ *
+ * Busy, per tick: one task, from the LIFO slot, the private queue, the local queues, the inject
+ * queues, in this order, except that every inject_interval-th tick the inject queues and the
+ * mailbox go first.  Submissions are published when the worker has nothing else to run, at the
+ * latest after NIO_FLUSH_INTERVAL ticks; completions are reaped every driver_interval ticks and
+ * whenever there is nothing to run.
+ *
+ * Idle: publish, reap, search as one of the node's searchers, spin as long as the policy says,
+ * announce the sleep, look at everything once more, park.  The protocol is in idle.h, the sleep
+ * in parker.h.
+ *
+ * Spinning pays if work comes sooner than a sleep and wake would take; the balanced policy keeps a
+ * weighted average of how long the worker was idle and spins only while that is below spin_ns (the
+ * ski-rental argument).  A worker never spins while its SQ thread needs the core, nor when two
+ * workers share one.
+ */
+#include "runtime/sched/worker.h"
+
+#include "runtime/base/clock.h"
+#include "runtime/task/wake.h"
+
+enum { SPIN_CLOCK_INTERVAL = 16, IDLE_AVERAGE_WEIGHT = 8 };
+
+static _Thread_local struct nio_worker *current_worker;
+
+NIO_CORO_THREAD_ACCESSOR struct nio_worker *nio_worker_current(void)
+{
+    nio_coro_thread_barrier();
+    return current_worker;
+}
+
+NIO_CORO_THREAD_ACCESSOR void nio_worker_set_current(struct nio_worker *worker)
+{
+    nio_coro_thread_barrier();
+    current_worker = worker;
+}
+
+/* Moves what others have sent to the private queue.  True if there was something. */
+static bool take_mail(struct nio_worker *worker)
+{
+    struct nio_mpsc_node *node = nio_mpsc_take_fifo(&worker->mailbox);
+    if (!node)
+        return false;
+    if (worker->mine.last)
+        worker->mine.last->next = node;
+    else
+        worker->mine.first = node;
+    while (node->next)
+        node = node->next;
+    worker->mine.last = node;
+    return true;
+}
+
+static struct nio_task *pop_private(struct nio_worker *worker)
+{
+    struct nio_mpsc_node *node = worker->mine.first;
+    if (!node)
+        return NULL;
+    worker->mine.first = node->next;
+    if (!node->next)
+        worker->mine.last = NULL;
+    return nio_task_of_link(node);
+}
+
+static struct nio_task *pop_lifo(struct nio_worker *worker)
+{
+    /* relaxed: a look before the exchange */
+    if (!atomic_load_explicit(&worker->lifo, memory_order_relaxed))
+        return NULL;
+    /* [LS2] acquire: a thief may have been faster, then this reads NULL.  Pairs with [LS1]. */
+    return atomic_exchange_explicit(&worker->lifo, NULL, memory_order_acquire);
+}
+
+struct nio_task *nio_next_local(struct nio_worker *worker)
+{
+    struct nio_task *task = pop_lifo(worker);
+    if (task) {
+        if (++worker->lifo_polls >= NIO_LIFO_POLLS_MAX)
+            worker->is_lifo_enabled = false;
+        return task;
+    }
+    worker->lifo_polls = 0;
+    worker->is_lifo_enabled = true;
+    /* Neither class of work starves the other: they take turns at going first. */
+    unsigned turn = worker->tick & 1;
+    if (turn && (task = pop_private(worker)))
+        return task;
+    for (unsigned i = 0; i < NIO_REACH_COUNT; i++)
+        if ((task = nio_local_queue_pop(&worker->queues[(turn + i) & 1])))
+            return task;
+    return pop_private(worker);
+}
+
+static struct nio_task *next_task(struct nio_worker *worker)
+{
+    struct nio_task *task = NULL;
+    if (NIO_UNLIKELY(++worker->tick % worker->inject_interval == 0)) {
+        (void)take_mail(worker); /* into the private queue, which has its turns */
+        if ((task = nio_take_injected(worker)))
+            return task;
+    }
+    if ((task = nio_next_local(worker)))
+        return task;
+    if (take_mail(worker))
+        return pop_private(worker);
+    return nio_take_injected(worker);
+}
+
+static void flush(struct nio_worker *worker)
+{
+    worker->flushed_at = worker->tick;
+    if (nio_driver_needs_flush(worker->driver))
+        nio_driver_flush(worker->driver);
+}
+
+/* Reaps the own ring; the woken tasks are queued quietly and offered at the end. */
+static unsigned reap(struct nio_worker *worker)
+{
+    if (!nio_driver_has_completions(worker->driver))
+        return 0;
+    worker->is_batching = true;
+    unsigned reaped = nio_driver_reap(worker->driver, NIO_REAP_MAX);
+    worker->is_batching = false;
+    nio_offer_quiet_work(worker);
+    return reaped;
+}
+
+/* What is due every few ticks while there is always something to run. */
+static void maintain(struct nio_worker *worker)
+{
+    uint32_t tick = worker->tick;
+    if (NIO_UNLIKELY(tick - worker->flushed_at >= NIO_FLUSH_INTERVAL))
+        flush(worker);
+    if (NIO_UNLIKELY(tick % worker->driver_interval == 0)) {
+        (void)reap(worker); /* nothing there is no news */
+        nio_slab_outbox_flush(&worker->outbox);
+        if (NIO_UNLIKELY(nio_phase(worker->handle) != NIO_PHASE_RUNNING))
+            nio_worker_close(worker);
+    }
+}
+
+static void call_thread_hook(struct nio_worker *worker, void (*hook)(unsigned, void *))
+{
+    if (NIO_UNLIKELY(hook != NULL))
+        hook(worker->index, worker->handle->config.hooks.arg);
+}
+
+/* Work was found: ends the search, and wakes the next searcher if this was the last one. */
+static void end_search(struct nio_worker *worker)
+{
+    if (!worker->is_searching)
+        return;
+    worker->is_searching = false;
+    if (nio_idle_end_search(&worker->node->idle) && worker->has_peers)
+        nio_wake_node(worker->node, worker);
+}
+
+static void end_idle(struct nio_worker *worker)
+{
+    if (worker->idle_since_ns == 0)
+        return;
+    int64_t idle_ns = (int64_t)(nio_now_ns() - worker->idle_since_ns);
+    int64_t cap_ns = 8 * (int64_t)worker->handle->config.spin_ns;
+    if (idle_ns > cap_ns)
+        idle_ns = cap_ns; /* one long pause must not outweigh many short ones */
+    worker->idle_average_ns += (idle_ns - worker->idle_average_ns) / IDLE_AVERAGE_WEIGHT;
+    worker->idle_since_ns = 0;
+}
+
+static bool may_spin(const struct nio_worker *worker)
+{
+    if (!worker->can_spin || worker->handle->config.idle == NUMIO_IDLE_PARK)
+        return false;
+    if (worker->handle->sq_shares_core && nio_driver_in_flight(worker->driver) > 0)
+        return false; /* the SQ thread needs the core to finish them */
+    return true;
+}
+
+/* One look around while spinning; NULL if there is nothing. */
+static struct nio_task *look(struct nio_worker *worker)
+{
+    struct nio_task *task;
+    if (reap(worker) > 0 && (task = nio_next_local(worker)))
+        return task;
+    if (take_mail(worker))
+        return pop_private(worker);
+    if (worker->is_searching || (worker->has_peers && nio_idle_begin_search(&worker->node->idle))) {
+        worker->is_searching = worker->has_peers;
+        return nio_steal(worker);
+    }
+    return nio_take_injected(worker);
+}
+
+/* Looks around until something turns up or spinning has cost as much as a sleep would. */
+static struct nio_task *spin(struct nio_worker *worker)
+{
+    if (!may_spin(worker))
+        return NULL;
+    bool is_endless = worker->handle->config.idle == NUMIO_IDLE_SPIN;
+    uint64_t limit_ns = worker->handle->config.spin_ns;
+    if (!is_endless && worker->idle_average_ns > (int64_t)limit_ns)
+        return NULL; /* it has not paid lately */
+    uint64_t end_ns = worker->idle_since_ns + limit_ns;
+    for (uint32_t i = 1;; i++) { /* bounded by end_ns, or by the end of the runtime */
+        struct nio_task *task = look(worker);
+        if (task) {
+            nio_count(&worker->counters.spin_wins, 1);
+            return task;
+        }
+        if (nio_parker_consume(&worker->parker))
+            continue; /* whatever it was for, the next look sees it */
+        if (i % SPIN_CLOCK_INTERVAL == 0) {
+            if (nio_phase(worker->handle) != NIO_PHASE_RUNNING || !may_spin(worker))
+                return NULL;
+            if (!is_endless && nio_now_ns() >= end_ns)
+                return NULL;
+        }
+        nio_cpu_relax();
+    }
+}
+
+/* True while some sibling is awake, that is, may be stuck with work that others could do. */
+static bool has_busy_sibling(const struct nio_node *node)
+{
+    uint32_t state = nio_idle_load(&node->idle);
+    return nio_idle_sleeping(state) < node->worker_count;
+}
+
+/* Whether the end of the runtime wants something of this worker.  A wake for it may have been
+ * consumed while spinning, so this is asked again before every park. */
+static bool is_called(struct nio_worker *worker)
+{
+    enum nio_phase phase = nio_phase(worker->handle);
+    if (NIO_LIKELY(phase == NIO_PHASE_RUNNING))
+        return false;
+    /* [CR1] acquire: pairs with [CR2] */
+    return phase == NIO_PHASE_ENDED || !worker->stripe.is_closed ||
+           atomic_load_explicit(&worker->report, memory_order_acquire) != 0;
+}
+
+/* Sleeps until woken.  The announcement, the last look, and only then the park: idle.h. */
+static void sleep_until_woken(struct nio_worker *worker)
+{
+    struct nio_node *node = worker->node;
+    nio_slab_outbox_flush(&worker->outbox);
+    nio_idle_sleep(&node->idle, worker->index_in_node, worker->is_searching);
+    worker->is_searching = false;
+    if (!nio_sees_work(worker) && !is_called(worker) &&
+        !nio_driver_has_completions(worker->driver)) {
+        /* One sleeper of a node with busy workers looks around now and then, for what a worker in
+         * a long poll keeps to itself: its LIFO slot and its ring. */
+        uint32_t nobody = 0;
+        /* relaxed: an election, publishes nothing */
+        bool is_watcher =
+            node->worker_count > 1 && has_busy_sibling(node) &&
+            atomic_compare_exchange_strong_explicit(&node->watcher, &nobody, 1,
+                                                    memory_order_relaxed, memory_order_relaxed);
+        call_thread_hook(worker, worker->handle->config.hooks.on_thread_park);
+        nio_count(&worker->counters.parks, 1);
+        nio_parker_park(&worker->parker, worker->driver, is_watcher ? NIO_WATCH_NS : -1);
+        call_thread_hook(worker, worker->handle->config.hooks.on_thread_unpark);
+        if (is_watcher)
+            /* relaxed: as above */
+            atomic_store_explicit(&node->watcher, 0, memory_order_relaxed);
+    }
+    if (!nio_idle_leave(&node->idle, worker->index_in_node))
+        worker->is_searching = true; /* whoever took it counts on that */
+}
+
+/* Nothing to run at home.  Returns what it found, or sleeps and returns NULL. */
+static struct nio_task *idle(struct nio_worker *worker, bool may_block)
+{
+    if (worker->idle_since_ns == 0)
+        worker->idle_since_ns = nio_now_ns();
+    flush(worker);
+    struct nio_task *task = look(worker);
+    if (task || !may_block)
+        return task;
+    if (NIO_UNLIKELY(nio_phase(worker->handle) != NIO_PHASE_RUNNING)) {
+        nio_worker_close(worker);
+        nio_end_check(worker->handle);
+        if (nio_phase(worker->handle) == NIO_PHASE_ENDED) {
+            worker->is_leaving = true;
+            return NULL;
+        }
+        if ((task = nio_next_local(worker)))
+            return task;
+    }
+    if ((task = spin(worker)))
+        return task;
+    sleep_until_woken(worker);
+    return NULL;
+}
+
+bool nio_worker_step(struct nio_worker *worker, bool may_block)
+{
+    struct nio_task *task = next_task(worker);
+    if (!task)
+        task = idle(worker, may_block);
+    if (task) {
+        end_idle(worker);
+        end_search(worker);
+        nio_run_task(worker, task);
+        maintain(worker);
+    }
+    return !worker->is_leaving;
+}
+
+void nio_worker_run(struct nio_worker *worker)
+{
+    while (nio_worker_step(worker, true)) { /* until the runtime has ended */
+    }
+    if (worker->is_searching) {
+        worker->is_searching = false;
+        (void)nio_idle_end_search(&worker->node->idle); /* everybody is leaving */
+    }
+    nio_slab_outbox_flush(&worker->outbox);
+}

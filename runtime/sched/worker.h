@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/* sched/worker.h: a worker: one pinned thread with its queues, memory and driver.
+ *
+ * A worker's fields are grouped by who writes them, one group per cache line or more.  Whatever is
+ * marked "owner only" may be touched by the worker's thread alone, also by the task it runs.
+ */
+#ifndef NIO_SCHED_WORKER_H
+#define NIO_SCHED_WORKER_H
+
+#include "runtime/base/rng.h"
+#include "runtime/coro/coro.h"
+#include "runtime/coro/overflow.h"
+#include "runtime/sched/handle.h"
+#include "runtime/sched/parker.h"
+
+/* Counters: the owner writes, anybody reads a value a moment old. */
+struct nio_worker_counters {
+    _Atomic uint64_t polls, spawned, completed;
+    _Atomic uint64_t stolen_near, stolen_far;
+    _Atomic uint64_t wakes_sent, wakes_far;
+    _Atomic uint64_t parks, spin_wins;
+    _Atomic uint64_t inject_taken, overflowed;
+    _Atomic uint64_t remote_frees;
+    _Atomic uint64_t bytes_in, bytes_out;
+};
+
+static inline void nio_count(_Atomic uint64_t *counter, uint64_t amount)
+{
+    /* relaxed: one writer; readers want a recent value and nothing else */
+    uint64_t value = atomic_load_explicit(counter, memory_order_relaxed);
+    /* relaxed: as above */
+    atomic_store_explicit(counter, value + amount, memory_order_relaxed);
+}
+
+static inline uint64_t nio_counter(const _Atomic uint64_t *counter)
+{
+    /* relaxed: as above */
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* A coroutine's control block: what stands in its cell. */
+struct nio_co {
+    struct nio_task task;
+    struct nio_coro coro;     /* its suspended context */
+    struct nio_stack *stack;  /* constant until it has ended */
+    struct numio_op *op;      /* what it waits for with NIO_WAIT_OP */
+    struct nio_task *joining; /* what it waits for with NIO_WAIT_JOIN */
+};
+
+/* A chain of tasks that only this worker runs, oldest first. */
+struct nio_private_queue {
+    struct nio_mpsc_node *first, *last;
+};
+
+struct nio_worker {
+    /* constant after start */
+    NIO_CACHE_ALIGNED struct numio_handle *handle;
+    struct nio_node *node;
+    unsigned index, index_in_node;
+    const struct nio_plan_worker *plan;
+    struct nio_driver *driver;
+    bool has_peers; /* the runtime has more than one worker */
+    bool can_spin;  /* no other worker shares its CPU */
+    unsigned inject_interval, driver_interval;
+    uint64_t llc_peers[NIO_IDLE_WORDS_MAX]; /* who of the node shares the last-level cache */
+    pthread_t thread;
+    int tid;
+    int start_error;
+    struct nio_driver_counters final_io; /* once the driver is gone */
+    /* owner only */
+    NIO_CACHE_ALIGNED struct nio_task *_Atomic current; /* runs now, NULL in the loop; others
+                                                           read it for reports only */
+    uint32_t tick;
+    uint32_t budget;
+    uint32_t flushed_at; /* tick of the last flush */
+    uint8_t lifo_polls;
+    bool is_lifo_enabled;
+    bool is_searching;
+    bool is_batching;    /* reaping or closing: queue quietly, offer once at the end */
+    bool has_quiet_work; /* something was queued quietly */
+    bool is_leaving;     /* the loop is over */
+    struct nio_private_queue mine;
+    struct nio_coro host;
+    struct nio_rng rng;
+    struct nio_slab_outbox outbox;
+    uint64_t idle_since_ns;  /* 0 while busy */
+    int64_t idle_average_ns; /* how long it was idle lately, weighted */
+    unsigned suspect;        /* the sibling whose LIFO slot may be stuck, and since when */
+    uint64_t suspect_polls, suspect_since_ns;
+    struct nio_stripe stripe;
+    struct nio_stack_pool stack_pool;
+    struct nio_overflow_thread overflow;
+    struct nio_worker_counters counters;
+    /* any worker */
+    NIO_CACHE_ALIGNED struct nio_task *_Atomic lifo;
+    NIO_CACHE_ALIGNED struct nio_mpsc mailbox; /* tasks that only this worker may run */
+    _Atomic uint32_t report;                   /* shutdown asks for the tasks of the stripe */
+    struct nio_parker parker;
+    struct nio_local_queue queues[NIO_REACH_COUNT];
+};
+
+/* The calling thread's worker, NULL on other threads.  Ask again after every suspension. */
+struct nio_worker *nio_worker_current(void);
+void nio_worker_set_current(struct nio_worker *worker);
+
+/* A worker's thread: runs tasks until the runtime has ended. */
+void nio_worker_run(struct nio_worker *worker);
+/* One turn of the loop: runs a task, or looks for work, or (may_block) sleeps.  False: the runtime
+ * has ended.  Tests step fake workers with it. */
+bool nio_worker_step(struct nio_worker *worker, bool may_block);
+
+/* sched/run.c: polls a task that was popped. */
+void nio_run_task(struct nio_worker *worker, struct nio_task *task);
+
+/* sched/schedule.c */
+enum nio_place { NIO_PLACE_LIFO, NIO_PLACE_TAIL };
+/* Owner: queues a notified task here, or where its affinity wants it. */
+void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum nio_place place);
+/* The table's schedule: any thread. */
+void nio_schedule(const struct nio_schedule *self, struct nio_task *task);
+/* Any thread: to the task's home node's inject queue, or to its worker. */
+void nio_schedule_home(struct numio_handle *handle, struct nio_task *task);
+/* Any thread: to the worker that alone may run it. */
+void nio_schedule_mailbox(struct nio_worker *worker, struct nio_task *task);
+/* Owner: after quiet pushes, wakes somebody if there is more than this worker will run next. */
+void nio_offer_quiet_work(struct nio_worker *worker);
+/* Any thread: wakes a sleeper of the node, if nobody searches there. */
+void nio_wake_node(struct nio_node *node, struct nio_worker *by);
+/* Any thread: unparks one worker. */
+void nio_wake_worker(struct nio_worker *worker, struct nio_worker *by);
+void nio_release(const struct nio_schedule *self, struct nio_task *task);
+
+/* sched/worker.c.  Owner: the next task of the LIFO slot, the private and the local queues. */
+struct nio_task *nio_next_local(struct nio_worker *worker);
+
+/* sched/steal.c */
+/* Owner: the oldest task of the node's inject queues, with a batch behind it. */
+struct nio_task *nio_take_injected(struct nio_worker *worker);
+/* Owner: looks for work beyond its own queues; NULL if there is none that it may take now. */
+struct nio_task *nio_steal(struct nio_worker *worker);
+/* Owner, after announcing its sleep: whether some source of work has something for it. */
+bool nio_sees_work(struct nio_worker *worker);
+/* Owner: reaps siblings' completions; their tasks are then in its own queues. */
+unsigned nio_reap_siblings(struct nio_worker *worker);
+
+/* sched/close.c: what a worker does once the runtime is closing. */
+void nio_worker_close(struct nio_worker *worker);
+/* Asks every worker for its tasks and collects those that have not ended. */
+size_t nio_collect_stragglers(struct numio_handle *handle, struct numio_straggler *ret,
+                              size_t capacity);
+void nio_worker_report(struct nio_worker *worker);
+
+#endif

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/* Wakers, public and internal.  They hold a reference to the task; everything else is in
+ * state.c. */
+#include "runtime/task/wake.h"
+
+#include "runtime/base/futex.h"
+
+void nio_join_waker_wake(uintptr_t waker)
+{
+    if (waker & 1u) {
+        struct nio_thread_waiter *waiter = (struct nio_thread_waiter *)(waker & ~(uintptr_t)1);
+        /* [WK1] release: the waiter sees the result.  Pairs with [WK2] in sched/join.c.  The
+         * waiter may be gone after this store: the wake below then finds nobody at that address,
+         * or somebody else, whom every futex user must expect. */
+        atomic_store_explicit(&waiter->is_woken, 1, memory_order_release);
+        nio_futex_wake(&waiter->is_woken, 1);
+        return;
+    }
+    struct nio_task *task = (struct nio_task *)waker;
+    nio_wake_act(task, nio_state_wake_by_value(task));
+}
+
+void nio_join_waker_drop(uintptr_t waker)
+{
+    if (!(waker & 1u))
+        nio_task_unref((struct nio_task *)waker);
+}
+
+struct numio_waker numio_context_waker(struct numio_context *cx)
+{
+    nio_state_ref(cx->_task);
+    return (struct numio_waker){ cx->_task };
+}
+
+struct numio_waker numio_waker_clone(const struct numio_waker *waker)
+{
+    if (waker->_task)
+        nio_state_ref(waker->_task);
+    return *waker;
+}
+
+void numio_waker_wake(struct numio_waker *waker)
+{
+    struct nio_task *task = waker->_task;
+    waker->_task = NULL;
+    if (!task)
+        return;
+    /* The reference is kept until the task is queued: on a thread that is no worker it is what
+     * keeps the runtime's memory there, if the woken task turns out to be the last. */
+    nio_wake_act(task, nio_state_wake_by_ref(task));
+    nio_task_unref(task);
+}
+
+void numio_waker_wake_by_ref(const struct numio_waker *waker)
+{
+    if (waker->_task)
+        nio_wake_act(waker->_task, nio_state_wake_by_ref(waker->_task));
+}
+
+void numio_waker_drop(struct numio_waker *waker)
+{
+    struct nio_task *task = waker->_task;
+    waker->_task = NULL;
+    if (task)
+        nio_task_unref(task);
+}

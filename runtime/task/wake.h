@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/* task/wake.h: what follows from a transition of the state word.  Any thread.
+ */
+#ifndef NIO_TASK_WAKE_H
+#define NIO_TASK_WAKE_H
+
+#include "runtime/task/state.h"
+
+/* Queues or releases the task, as the transition said. */
+static inline void nio_wake_act(struct nio_task *task, enum nio_wake_action action)
+{
+    if (action == NIO_WAKE_QUEUE)
+        task->scheduler->schedule(task->scheduler, task);
+    else if (action == NIO_WAKE_RELEASE)
+        task->scheduler->release(task->scheduler, task);
+}
+
+static inline void nio_task_unref(struct nio_task *task)
+{
+    if (nio_state_unref(task))
+        task->scheduler->release(task->scheduler, task);
+}
+
+/* Join wakers: a task (with a reference), or a plain thread that sleeps on a futex word; the
+ * lowest bit tells them apart. */
+struct nio_thread_waiter {
+    _Atomic uint32_t is_woken;
+};
+
+static inline uintptr_t nio_join_waker_of_task(struct nio_task *task)
+{
+    return (uintptr_t)task;
+}
+
+static inline uintptr_t nio_join_waker_of_thread(struct nio_thread_waiter *waiter)
+{
+    return (uintptr_t)waiter | 1u;
+}
+
+/* Wakes whoever waits for a join and gives up the waker's reference. */
+void nio_join_waker_wake(uintptr_t waker);
+/* Gives up the waker's reference without waking. */
+void nio_join_waker_drop(uintptr_t waker);
+
+#endif
