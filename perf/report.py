@@ -29,7 +29,8 @@ MORE_IS_BETTER = ("req/s",)
 RAW_SUFFIX = "_raw"
 # A stackful variant of ours is compared with the peers' one kind of task.
 COROUTINE_SUFFIX = "_co"
-FIRST_PEERS = ("tokio", "tokio-mimalloc", "tokio-ct", "tokio-mimalloc-ct", "liburing", "epoll")
+FIRST_PEERS = ("tokio", "tokio-mimalloc", "tokio-ct", "tokio-mimalloc-ct", "liburing", "floor",
+               "epoll")
 DEFAULT_TARGETS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "targets.tsv")
 
 

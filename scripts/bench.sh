@@ -99,6 +99,7 @@ refuse_debug() {
 }
 
 build_numio() {
+    local program
     if [ -z "$numio" ]; then
         say "building numio (release)"
         configure release
@@ -111,9 +112,11 @@ build_numio() {
     if [ ! -x "$load_dir/echo_load" ]; then
         load_dir=$ROOT/build/release/bin
     fi
-    if [ ! -x "$load_dir/echo_load" ] || [ ! -x "$load_dir/epoll_echo" ]; then
-        die "there is no echo_load or epoll_echo in $load_dir; build the release preset"
-    fi
+    for program in echo_load epoll_echo wake_floor; do
+        if [ ! -x "$load_dir/$program" ]; then
+            die "there is no $load_dir/$program; build the release preset"
+        fi
+    done
 }
 
 find_mimalloc() {
@@ -178,6 +181,10 @@ run_one() {
             [ -z "$idle" ] || options+=(--idle "$idle")
             run_logged numio "$numio" "${options[@]}" || true
             ;;
+        floor)
+            options+=(--filter "^$scenario\$")
+            run_logged floor "$load_dir/wake_floor" "${options[@]}" || true
+            ;;
         tokio*)
             options+=(--filter "^$scenario\$")
             case $who in *-ct) options+=(--flavor current_thread) ;; esac
@@ -192,10 +199,10 @@ run_one() {
     [ ! -s "$work/lines" ] || collect "$round" "$workers" "$driver"
 }
 
-# Who runs, one "WHO DRIVER" a line; every second round the other way round, so that whoever
-# comes after whom is not always the same.
+# contestants ROUND WORKERS EXTRA: who runs, one "WHO DRIVER" a line; every second round the other
+# way round, so that whoever comes after whom is not always the same.
 contestants() {
-    local round=$1 workers=$2 driver
+    local round=$1 workers=$2 extra=$3 driver
     {
         for driver in $drivers; do echo "numio $driver"; done
         if [ "$peers" = tokio ]; then
@@ -206,6 +213,7 @@ contestants() {
                 [ -z "$mimalloc" ] || echo "tokio-mimalloc-ct auto"
             fi
         fi
+        [ -z "$extra" ] || echo "$extra auto"
     } | if [ $((round % 2)) -eq 0 ]; then tac; else cat; fi
 }
 
@@ -217,16 +225,20 @@ list_scenarios() {
 }
 
 run_scenarios() {
-    local workers scenario round who driver number=0 total
+    local workers scenario round who driver extra number=0 total
     total=$(($(wc -l <"$work/scenarios") * $(wc -w <<<"$worker_counts")))
     for workers in $worker_counts; do
         while read -r scenario <&3; do
             number=$((number + 1))
+            extra=''
+            if [ -n "$("$load_dir/wake_floor" --list --filter "^$scenario\$")" ]; then
+                extra=floor
+            fi
             say "[$number/$total] $scenario, $workers worker(s), $rounds rounds"
             for ((round = 1; round <= rounds; round++)); do
                 while read -r who driver <&4; do
                     run_one "$who" "$scenario" "$round" "$workers" "$driver"
-                done 4< <(contestants "$round" "$workers")
+                done 4< <(contestants "$round" "$workers" "$extra")
             done
         done 3<"$work/scenarios"
     done
@@ -295,12 +307,6 @@ run_echo_one() {
     [ ! -s "$work/lines" ] || collect "$round" 1 "$driver"
 }
 
-echo_contestants() {
-    local round=$1
-    { contestants "$round" 0; echo "epoll auto"; } |
-        if [ $((round % 2)) -eq 0 ]; then tac; else cat; fi
-}
-
 run_echo() {
     local scenario round who driver cpus
     mapfile -t cpus < <(python3 -c 'import os
@@ -315,7 +321,7 @@ for cpu in sorted(os.sched_getaffinity(0)): print(cpu)')
         for ((round = 1; round <= rounds; round++)); do
             while read -r who driver <&4; do
                 run_echo_one "$who" "$scenario" "$round" "$driver"
-            done 4< <(echo_contestants "$round")
+            done 4< <(contestants "$round" 0 epoll)
         done
     done 3<"$work/echo_scenarios"
 }

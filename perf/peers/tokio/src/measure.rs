@@ -57,7 +57,10 @@ pub fn single(options: &Options, name: &'static str, mut block: impl FnMut() -> 
 }
 
 /// Runs `root` as a task on the runtime, on one of its workers where it has any.
-pub fn inside<T: Send + 'static>(rt: &Runtime, root: impl Future<Output = T> + Send + 'static) -> T {
+pub fn inside<T: Send + 'static>(
+    rt: &Runtime,
+    root: impl Future<Output = T> + Send + 'static,
+) -> T {
     rt.block_on(async move { tokio::spawn(root).await.expect("the root task ended") })
 }
 
@@ -143,7 +146,14 @@ impl Sink {
             "{{\"scenario\":\"{}\",\"runtime\":\"{}\",\"version\":\"{TOKIO_VERSION}\",\
              \"workers\":{},\"driver\":\"epoll\",\"unit\":\"{}\",\"median\":{:.3},\"mad\":{:.3},\
              \"min\":{:.3},\"max\":{:.3},\"n\":{}}}\n",
-            series.name, self.runtime, self.workers, series.unit, s.median, s.mad, s.min, s.max,
+            series.name,
+            self.runtime,
+            self.workers,
+            series.unit,
+            s.median,
+            s.mad,
+            s.min,
+            s.max,
             series.samples.len()
         );
         let file = match self.file.as_mut() {
@@ -164,7 +174,13 @@ impl Sink {
         }
         println!(
             "{:<26} {:>12.1} {:>10.1} {:>12.1} {:>12.1} {:>4}  {}",
-            series.name, s.median, s.mad, s.min, s.max, series.samples.len(), series.unit
+            series.name,
+            s.median,
+            s.mad,
+            s.min,
+            s.max,
+            series.samples.len(),
+            series.unit
         );
         Ok(())
     }

@@ -55,6 +55,7 @@ fn one_child(options: &Options) -> Result<f64, String> {
 }
 
 pub fn idle_task_bytes(options: &Options) -> Outcome {
-    let samples: Result<Vec<f64>, String> = (0..options.rounds).map(|_| one_child(options)).collect();
+    let samples: Result<Vec<f64>, String> =
+        (0..options.rounds).map(|_| one_child(options)).collect();
     Ok(vec![Series { name: "idle_task_bytes", unit: "bytes", samples: samples? }])
 }
