@@ -128,14 +128,6 @@ static int build_node(struct numio_handle *handle, unsigned index)
     return 0;
 }
 
-static bool shares_cpu(const struct nio_plan *plan, unsigned index)
-{
-    for (unsigned i = 0; i < plan->worker_count; i++)
-        if (i != index && plan->workers[i].bind_cpu == plan->workers[index].bind_cpu)
-            return true;
-    return false;
-}
-
 static int build_worker(struct numio_handle *handle, unsigned index, uint64_t *seed)
 {
     const struct nio_plan_worker *plan = &handle->plan->workers[index];
@@ -152,7 +144,7 @@ static int build_worker(struct numio_handle *handle, unsigned index, uint64_t *s
     worker->index_in_node = index - node->plan->worker_first;
     worker->plan = plan;
     worker->has_peers = handle->plan->worker_count > 1;
-    worker->can_spin = !shares_cpu(handle->plan, index);
+    worker->can_spin = !handle->plan->is_oversubscribed;
     worker->inject_interval = handle->config.inject_interval;
     worker->driver_interval = handle->config.driver_interval;
     worker->is_lifo_enabled = true;

@@ -96,7 +96,7 @@ int nio_bind_new_task(const struct nio_placement *placement, const struct numio_
 {
     struct nio_worker *worker = placement->worker;
     struct nio_foreign_stripe *foreign = &placement->node->foreign;
-    struct nio_task *task;
+    struct nio_task *task = NULL;
     int rc;
     if (NIO_LIKELY(worker != NULL)) {
         rc = nio_stripe_bind(&worker->stripe, bytes, &task);
@@ -195,7 +195,7 @@ static int bind_future(const struct nio_placement *placement, const struct numio
 {
     size_t state_bytes = nio_align_up(future->size, 16);
     size_t bytes = sizeof(struct nio_task) + state_bytes + future->output_size;
-    struct nio_task *task;
+    struct nio_task *task = NULL;
     int rc = nio_bind_new_task(placement, site, NIO_TASK_FUTURE, bytes, has_join, &task);
     if (NIO_UNLIKELY(rc < 0))
         return rc;
@@ -218,7 +218,7 @@ int numio_spawn_at(const struct numio_site *site, struct numio_handle *handle,
                    struct numio_join **ret_join)
 {
     struct nio_placement placement;
-    struct nio_task *task;
+    struct nio_task *task = NULL;
     int rc = check_future(future);
     if (NIO_LIKELY(rc == 0))
         rc = nio_place(handle, opts, &placement);
@@ -237,7 +237,7 @@ int numio_spawn_co_at(const struct numio_site *site, struct numio_handle *handle
                       struct numio_join **ret_join)
 {
     struct nio_placement placement;
-    struct nio_task *task;
+    struct nio_task *task = NULL;
     if (NIO_UNLIKELY(!fn))
         return nio_error(-EINVAL, "spawn: the coroutine has no function");
     int rc = nio_place(handle, opts, &placement);
@@ -307,7 +307,7 @@ int numio_spawn_batch_at(const struct numio_site *site, struct numio_handle *han
     struct nio_mpsc_node *newest = NULL;
     struct nio_mpsc_node *oldest = NULL;
     for (size_t i = 0; i < count; i++) {
-        struct nio_task *task;
+        struct nio_task *task = NULL;
         rc = bind_future(&placement, site, &futures[i], ret_joins != NULL, &task);
         if (rc < 0) {
             unbind_chain(&placement, newest);

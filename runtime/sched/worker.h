@@ -60,7 +60,7 @@ struct nio_worker {
     const struct nio_plan_worker *plan;
     struct nio_driver *driver;
     bool has_peers; /* the runtime has more than one worker */
-    bool can_spin;  /* no other worker shares its CPU */
+    bool can_spin;  /* no CPU carries two of the plan's threads */
     unsigned inject_interval, driver_interval;
     uint64_t llc_peers[NIO_IDLE_WORDS_MAX]; /* who of the node shares the last-level cache */
     pthread_t thread;
