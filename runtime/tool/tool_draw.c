@@ -273,16 +273,17 @@ static int fill_boxes(const struct tool_machine *machine, struct box *boxes)
 
 static void print_legend(const struct tool_machine *machine, const struct tool_term *term)
 {
+    enum { WIDTH_OF_ONE_LINE = 68 };
     const char *dim = tool_colour(term, TOOL_DIM);
     const char *plain = tool_colour(term, TOOL_PLAIN);
-    if (!machine->has_runtime) {
-        printf("%snumber: CPU%s\n", dim, plain);
-        return;
-    }
-    printf("%sW%s worker%s   ", tool_colour(term, TOOL_GREEN), dim, plain);
+    const char *gap = term->width < WIDTH_OF_ONE_LINE ? "\n" : "   ";
+    if (machine->has_runtime)
+        printf("%sW%s worker%s%s", tool_colour(term, TOOL_GREEN), dim, plain, gap);
     if (tool_has_sq_threads(machine))
-        printf("%sSQ%s submission thread%s   ", tool_colour(term, TOOL_YELLOW), dim, plain);
-    printf("%s-  no thread of numio   number: CPU%s\n", dim, plain);
+        printf("%sSQ%s submission thread%s%s", tool_colour(term, TOOL_YELLOW), dim, plain, gap);
+    if (machine->has_runtime)
+        printf("%s-  no thread of numio%s%s", dim, plain, gap);
+    printf("%snumber: CPU%s\n", dim, plain);
 }
 
 /* Drops the boxes that stayed empty; returns how many are left. */

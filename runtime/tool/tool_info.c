@@ -10,7 +10,8 @@
 #include "runtime/tool/tool_draw.h"
 #include "runtime/tool/tool_table.h"
 
-enum { LIST_BYTES = 256, DISTANCES_SHOWN_MAX = 16, KEY_COLUMNS = 10 };
+/* RANGES_BYTES keeps the table of nodes within 80 columns. */
+enum { LIST_BYTES = 256, RANGES_BYTES = 15, DISTANCES_SHOWN_MAX = 16, KEY_COLUMNS = 10 };
 
 static const char *plural(uint64_t count)
 {
@@ -73,7 +74,7 @@ static void list_cpus(const struct tool_machine *machine, unsigned node, bool is
     }
     qsort(cpus, used, sizeof *cpus, compare_ints);
     if (used > 0)
-        (void)tool_ranges(buf, 24, cpus, used); /* returns buf */
+        (void)tool_ranges(buf, RANGES_BYTES, cpus, used); /* returns buf */
     else
         (void)snprintf(buf, LIST_BYTES, "any"); /* not pinned */
     free(cpus);
@@ -133,7 +134,7 @@ static int print_nodes(const struct tool_machine *machine, const struct tool_ter
         }
         tool_table_add(&table, cells);
     }
-    int err = tool_table_print(&table, term, 0);
+    int err = tool_table_print(&table, term);
     tool_table_fini(&table);
     putchar('\n');
     return err;
@@ -169,7 +170,7 @@ static int print_distances(const struct tool_machine *machine, const struct tool
         }
         tool_table_add(&table, cells);
     }
-    int err = tool_table_print(&table, term, 0);
+    int err = tool_table_print(&table, term);
     tool_table_fini(&table);
     printf("%s\n", machine->info.has_distances ? "" : "(assumed: the firmware gives none)\n");
     return err;

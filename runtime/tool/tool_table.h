@@ -25,6 +25,6 @@ void tool_table_init(struct tool_table *table, unsigned columns, unsigned left_m
 void tool_table_fini(struct tool_table *table);
 void tool_table_add(struct tool_table *table, const char *const *cells);
 /* Errors: -ENOMEM a row was lost. */
-int tool_table_print(const struct tool_table *table, const struct tool_term *term, int indent);
+int tool_table_print(const struct tool_table *table, const struct tool_term *term);
 
 #endif

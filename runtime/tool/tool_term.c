@@ -100,13 +100,23 @@ const char *tool_short(char *buf, uint64_t count)
     static const char *const units[] = { "k", "M", "G", "T", "P", "E" };
     double value = (double)count;
     size_t unit = 0;
-    if (count < 1000000) {
+    if (count < 10000) {
         (void)snprintf(buf, TOOL_NUMBER_BYTES, "%llu", (unsigned long long)count); /* fits */
         return buf;
     }
     for (value /= 1e3; value >= 999.5 && unit + 1 < sizeof units / sizeof *units; unit++)
         value /= 1e3;
     three_digits(buf, value, units[unit]);
+    return buf;
+}
+
+const char *tool_rate(char *buf, uint64_t count, uint64_t time_ns)
+{
+    char number[TOOL_NUMBER_BYTES];
+    double rate = (double)count * 1e9 / (double)(time_ns > 0 ? time_ns : 1);
+    uint64_t whole = rate < 1e18 ? (uint64_t)rate : UINT64_C(1000000000000000000);
+    (void)snprintf(buf, TOOL_NUMBER_BYTES, "%.28s/s", /* fits */
+                   whole < 1000000 ? tool_count(number, whole) : tool_short(number, whole));
     return buf;
 }
 

@@ -52,10 +52,11 @@ void tool_print_wrapped(const struct tool_term *term, int column, int indent, co
 #define TOOL_NUMBER_BYTES 32
 
 /* Each writes to `buf` (TOOL_NUMBER_BYTES) and returns it. */
-const char *tool_count(char *buf, uint64_t count);      /* 1,000,000 */
-const char *tool_short(char *buf, uint64_t count);      /* 999999, 1.00M, 12.3G */
-const char *tool_bytes(char *buf, uint64_t bytes);      /* 32 KiB, 23.5 GiB */
-const char *tool_duration(char *buf, uint64_t time_ns); /* 812 us, 12.3 ms, 1.24 s */
+const char *tool_count(char *buf, uint64_t count);                  /* 1,000,000 */
+const char *tool_short(char *buf, uint64_t count);                  /* 9999, 12.3k, 1.00M */
+const char *tool_rate(char *buf, uint64_t count, uint64_t time_ns); /* 91,506/s, 1.23M/s */
+const char *tool_bytes(char *buf, uint64_t bytes);                  /* 32 KiB, 23.5 GiB */
+const char *tool_duration(char *buf, uint64_t time_ns);             /* 812 us, 12.3 ms, 1.24 s */
 
 /* Writes the sorted numbers as the kernel writes CPU lists: "0-3,8,10-11", "0-30:2" for every
  * second; ends with "..." if they do not fit. */

@@ -106,6 +106,7 @@ void tour_shutdown(struct tour *tour)
 {
     struct numio_straggler stragglers[STRAGGLERS];
     struct waiters *waiters = tour_alloc(tour, sizeof *waiters);
+    char count[TOOL_NUMBER_BYTES];
     int pair[2] = { -1, -1 };
     unsigned begun = 0, cancelled = 0;
     size_t left = 0;
@@ -137,7 +138,7 @@ void tour_shutdown(struct tour *tour)
     tour_file_fini(tour);
     if (!tour->is_stuck)
         check_leftovers(tour);
-    tour_end(tour, "%u waiting tasks cancelled; %s", cancelled,
-             tour->wrong_count > tour->step_wrong ? "not everything ended"
-                                                  : "no task, thread or descriptor is left");
+    tour_end(tour, "%s waiting tasks cancelled; %s", tool_count(count, cancelled),
+             tour->wrong_count > tour->step_wrong ? "not all is gone"
+                                                  : "no task, thread or fd left");
 }

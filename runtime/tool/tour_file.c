@@ -144,7 +144,7 @@ void tour_file_make(struct tour *tour)
     }
     bool is_usable = tour->wrong_count == tour->step_wrong && !tour->is_interrupted;
     if (is_usable)
-        tour_end(tour, "%s written through the rings by %d coroutines, and synced",
+        tour_end(tour, "%s through the rings by %d coroutines, synced",
                  tool_bytes(bytes, file->bytes), WRITERS);
     else
         tour_end(tour, "did not finish");
@@ -222,8 +222,8 @@ void tour_file_index(struct tour *tour)
         tour_end(tour, tour->is_interrupted ? "interrupted" : "cannot be used");
         return;
     }
-    tour_end(tour, "%s of %s, SHA-256 %.16s... by plain reads", tool_bytes(bytes, file->bytes),
-             file->is_made ? "known contents" : file->path, file->digest);
+    tour_end(tour, "%s by plain reads, SHA-256 %.16s...", tool_bytes(bytes, file->bytes),
+             file->digest);
 }
 
 void tour_file_fini(struct tour *tour)

@@ -176,11 +176,8 @@ void tour_read(struct tour *tour)
     if (tour->is_interrupted || total == 0)
         tour_end(tour, tour->is_interrupted ? "interrupted" : "nothing was read");
     else
-        tour_end(tour, "%s random 4 KiB reads%s from %d coroutines, %s/s; %s%s",
-                 tool_count(count, total),
-                 opening.is_direct ? " past the page cache (O_DIRECT)" : "", READERS,
-                 tool_short(rate, (uint64_t)((double)total * 1e9 / (double)(time_ns + 1))),
-                 tour->wrong_count > tour->step_wrong ? "not all as they should be"
-                                                      : "each block as it should be",
+        tour_end(tour, "%s random 4 KiB %sreads, %s, %s%s", tool_count(count, total),
+                 opening.is_direct ? "O_DIRECT " : "", tool_rate(rate, total, time_ns),
+                 tour->wrong_count > tour->step_wrong ? "not all right" : "all right",
                  opening.is_direct ? "" : "; buffered: this file system refuses O_DIRECT");
 }

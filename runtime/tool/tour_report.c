@@ -10,15 +10,17 @@
 
 #include "runtime/tool/tool_table.h"
 
-enum { COLUMNS = 12, WIDE_TERMINAL = 92 };
+enum { COLUMNS = 12 };
 
 struct totals {
     uint64_t tasks, near, far, wakes, sqes, cqes, enters, bytes_in, bytes_out;
     uint64_t memory_bytes, pages_home, pages_placed; /* placed: the kernel said where */
+    bool is_unbound;                                 /* no node was asked for: home means nothing */
 };
 
 struct tour_report {
     unsigned node_count;
+    bool has_rings;        /* else there is no io_uring_enter to be saved */
     struct totals nodes[]; /* one more at the end: the sum */
 };
 
@@ -37,6 +39,7 @@ static void add_worker(struct totals *totals, const struct numio_worker_metrics 
 
 static void add_arena(struct totals *totals, const struct numio_arena_audit *audit)
 {
+    totals->is_unbound |= !audit->is_bound;
     totals->pages_home += audit->pages_home;
     totals->pages_placed += audit->pages_home + audit->pages_away;
     totals->memory_bytes += (audit->pages_home + audit->pages_away) * audit->page_bytes;
@@ -51,6 +54,7 @@ struct tour_report *tour_report_take(struct tour *tour)
         return NULL;
     }
     report->node_count = nodes;
+    report->has_rings = strcmp(tour->machine.status.driver, "epoll") != 0;
     for (unsigned i = 0; i < tour->machine.status.workers; i++) {
         struct numio_worker_metrics metrics = { .size = sizeof metrics };
         int err = numio_worker_metrics(tour->handle, i, &metrics);
@@ -79,7 +83,8 @@ void tour_report_free(struct tour_report *report)
     free(report);
 }
 
-static void add_row(struct tool_table *table, const char *name, const struct totals *totals)
+static void add_row(struct tool_table *table, const char *name, const struct totals *totals,
+                    bool has_rings)
 {
     char text[COLUMNS][TOOL_NUMBER_BYTES];
     const char *cells[COLUMNS] = { name };
@@ -90,11 +95,13 @@ static void add_row(struct tool_table *table, const char *name, const struct tot
     unsigned column = 1;
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++, column++)
         cells[column] = tool_short(text[column], counts[i]);
+    if (!has_rings)
+        cells[column - 1] = "-";
     for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++, column++)
         cells[column] = tool_bytes(text[column], bytes[i]);
-    (void)snprintf(text[column], TOOL_NUMBER_BYTES, "?"); /* where the kernel does not say */
-    if (totals->pages_placed > 0)
-        (void)snprintf(text[column], TOOL_NUMBER_BYTES, "%.4g%%", /* fits */
+    (void)snprintf(text[column], TOOL_NUMBER_BYTES, "-"); /* fits */
+    if (totals->pages_placed > 0 && !totals->is_unbound)
+        (void)snprintf(text[column], TOOL_NUMBER_BYTES, "%.3g%%", /* fits */
                        100.0 * (double)totals->pages_home / (double)totals->pages_placed);
     cells[column] = text[column];
     tool_table_add(table, cells);
@@ -112,17 +119,18 @@ void tour_report_print(const struct tour_report *report, const struct tool_term 
     for (unsigned i = 0; i < report->node_count; i++) {
         char name[TOOL_NUMBER_BYTES];
         (void)snprintf(name, sizeof name, "%u", i); /* fits */
-        add_row(&table, name, &report->nodes[i]);
+        add_row(&table, name, &report->nodes[i], report->has_rings);
     }
     if (report->node_count > 1)
-        add_row(&table, "all", &report->nodes[report->node_count]);
+        add_row(&table, "all", &report->nodes[report->node_count], report->has_rings);
     putchar('\n');
-    if (tool_table_print(&table, term, 0) < 0)
+    if (tool_table_print(&table, term) < 0)
         fputs("no memory for the table\n", stderr);
     tool_table_fini(&table);
     fputs(tool_colour(term, TOOL_DIM), stdout);
     tool_print_wrapped(term, 0, 0,
                        "near, far: tasks stolen within the node and from other nodes; saved: "
-                       "operations less calls of io_uring_enter; home: memory on its own node");
+                       "operations less calls of io_uring_enter; home: memory on its own node, "
+                       "- where it is not bound");
     fputs(tool_colour(term, TOOL_PLAIN), stdout);
 }

@@ -214,7 +214,7 @@ void tour_serve(struct tour *tour)
     if (!is_right)
         tour_end(tour, err == -EINTR ? "interrupted" : "did not arrive as it was sent");
     else
-        tour_end(tour, "%s over TCP to %u client%s, %s/s; SHA-256 agrees", tool_bytes(bytes, total),
+        tour_end(tour, "%s over TCP to %u client%s, %s/s, SHA-256 agrees", tool_bytes(bytes, total),
                  count, count == 1 ? "" : "s",
                  tool_bytes(rate, (uint64_t)((double)total * 1e9 / (double)(time_ns + 1))));
 }

@@ -81,9 +81,9 @@ static int64_t spawn_share(void *arg)
     return 0;
 }
 
-/* Compares both sums with the right one, which it returns. */
-static uint64_t check_sums(struct tour *tour, struct spawner *const *spawners,
-                           const struct tally *tallies)
+/* Compares both sums with the right one. */
+static void check_sums(struct tour *tour, struct spawner *const *spawners,
+                       const struct tally *tallies)
 {
     uint64_t expected = 0, tallied = 0, returned = 0;
     for (uint64_t i = 0; i < tour->options->task_count; i++)
@@ -98,7 +98,6 @@ static uint64_t check_sums(struct tour *tour, struct spawner *const *spawners,
     if (returned != expected)
         tour_wrong(tour, "the joins gave %016llx instead of %016llx", (unsigned long long)returned,
                    (unsigned long long)expected);
-    return expected;
 }
 
 void tour_tasks(struct tour *tour)
@@ -139,9 +138,8 @@ void tour_tasks(struct tour *tour)
         tour_end(tour, err == -EINTR ? "interrupted" : "did not finish");
         return;
     }
-    uint64_t sum = check_sums(tour, spawners, tallies);
-    tour_end(tour, "%s futures spawned from %u node%s and joined, %s/s; their sum %s %016llx",
-             tool_count(count, total), nodes, nodes == 1 ? "" : "s",
-             tool_short(rate, (uint64_t)((double)total * 1e9 / (double)(time_ns + 1))),
-             tour->wrong_count > tour->step_wrong ? "is not" : "is", (unsigned long long)sum);
+    check_sums(tour, spawners, tallies);
+    tour_end(tour, "%s futures from %u node%s, %s; the sum %s", tool_count(count, total), nodes,
+             nodes == 1 ? "" : "s", tool_rate(rate, total, time_ns),
+             tour->wrong_count > tour->step_wrong ? "is wrong" : "is right");
 }

@@ -54,7 +54,7 @@ static void check_sleepers(struct tour *tour, struct sleeper *sleepers, const in
 
 void tour_sleep(struct tour *tour)
 {
-    char p50[TOOL_NUMBER_BYTES], p99[TOOL_NUMBER_BYTES];
+    char count[TOOL_NUMBER_BYTES], p50[TOOL_NUMBER_BYTES], p99[TOOL_NUMBER_BYTES];
     tour_begin(tour, "sleep", "sleeps", SLEEPERS);
     struct sleeper *sleepers = tour_alloc(tour, SLEEPERS * sizeof *sleepers);
     struct numio_join **joins = tour_alloc(tour, SLEEPERS * sizeof *joins);
@@ -76,7 +76,7 @@ void tour_sleep(struct tour *tour)
         return;
     }
     check_sleepers(tour, sleepers, results);
-    tour_end(tour, "%d sleeps of 1 to %d ms, %s early; late by %s (median), %s (p99)", SLEEPERS,
+    tour_end(tour, "%s of 1-%d ms, %s early; late p50 %s, p99 %s", tool_count(count, SLEEPERS),
              SLEEP_MS_MAX, tour->wrong_count > tour->step_wrong ? "some" : "none",
              tool_duration(p50, (uint64_t)llabs(sleepers[SLEEPERS / 2].late_ns)),
              tool_duration(p99, (uint64_t)llabs(sleepers[SLEEPERS * 99 / 100].late_ns)));
@@ -190,9 +190,8 @@ void tour_cancel(struct tour *tour)
         if (tour->is_interrupted)
             tour_end(tour, "interrupted");
         else
-            tour_end(tour, "an accept, a recv and a sleep in flight, aborted: %s%s",
-                     tour->wrong_count > tour->step_wrong ? "not all as promised, slowest after "
-                                                          : "each -ECANCELED, slowest after ",
+            tour_end(tour, "accept, recv, sleep in flight: %s-ECANCELED within %s",
+                     tour->wrong_count > tour->step_wrong ? "not all " : "",
                      tool_duration(time, slowest_ns));
     } else {
         tour_wrong(tour, "no sockets: %s", strerror(listen_fd < 0 ? -listen_fd : -err));

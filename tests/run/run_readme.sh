@@ -30,10 +30,8 @@ read -r -a libraries < <(pkg-config --libs hwloc liburing jemalloc)
 "$work/program" &
 server=$!
 for _ in $(seq 200); do
-    if reply=$(exec 3<>"/dev/tcp/127.0.0.1/$port" && echo hello >&3 && head -n 1 <&3) 2>/dev/null
-    then
-        break
-    fi
+    reply=$(exec 2>/dev/null 3<>"/dev/tcp/127.0.0.1/$port" && echo hello >&3 && head -n 1 <&3)
+    [ -z "$reply" ] || break
     sleep 0.05
 done
 if [ "$reply" != hello ]; then
