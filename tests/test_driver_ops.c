@@ -404,23 +404,28 @@ EACH_PROFILE(driver_ops, poll_tells_the_events_that_hold, .timeout = 30)
     cr_assert_eq(harness_run(driver, &op), -EBADF);
 }
 
-EACH_PROFILE(driver_ops, nonblocking_descriptors_keep_reads_from_waiting_but_not_recv, .timeout = 30)
+EACH_PROFILE(driver_ops, nonblocking_descriptors_are_waited_for_as_well, .timeout = 30)
 {
     int pair[2], pipes[2];
     char byte;
-    struct numio_op op;
+    struct numio_op ops[3];
     cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
     cr_assert_eq(pipe2(pipes, O_NONBLOCK), 0);
-    numio_op_recv(&op, pair[0], &byte, 1, 0);
-    harness_submit(driver, &op);
-    cr_assert_not(harness_wait(driver, &op, 30));
-    cr_assert_eq(write(pair[1], "x", 1), 1);
-    cr_assert(harness_wait(driver, &op, 5000));
-    cr_assert_eq(op._result, 1);
-    numio_op_read(&op, pair[0], &byte, 1, -1);
-    cr_assert_eq(harness_run(driver, &op), -EAGAIN);
-    numio_op_read(&op, pipes[0], &byte, 1, -1);
-    cr_assert_eq(harness_run(driver, &op), -EAGAIN);
+    numio_op_recv(&ops[0], pair[0], &byte, 1, 0);
+    numio_op_read(&ops[1], pair[1], &byte, 1, -1);
+    numio_op_read(&ops[2], pipes[0], &byte, 1, -1);
+    for (int i = 0; i < 3; i++)
+        harness_submit(driver, &ops[i]);
+    cr_assert_not(harness_wait(driver, &ops[0], 30));
+    for (int i = 0; i < 3; i++)
+        cr_assert_not(nio_op_is_done(&ops[i]));
+    cr_assert_eq(write(pair[0], "x", 1), 1);
+    cr_assert_eq(write(pair[1], "y", 1), 1);
+    cr_assert_eq(write(pipes[1], "z", 1), 1);
+    for (int i = 0; i < 3; i++) {
+        cr_assert(harness_wait(driver, &ops[i], 5000));
+        cr_assert_eq(ops[i]._result, 1);
+    }
     for (int i = 0; i < 2; i++) {
         (void)close(pair[i]);
         (void)close(pipes[i]);

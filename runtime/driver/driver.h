@@ -26,12 +26,12 @@ struct nio_driver;
 
 /* What the kernel of this process offers, found by trying and not by version. */
 struct nio_driver_probe {
-    bool has_uring;       /* a ring can be made and has every opcode that the typed calls use */
+    bool has_uring; /* a ring can be made and has every opcode that the typed calls use */
     bool has_sqpoll;
-    bool has_defer;       /* SINGLE_ISSUER + DEFER_TASKRUN */
+    bool has_defer; /* SINGLE_ISSUER + DEFER_TASKRUN */
     bool has_ext_arg;
-    int uring_error;      /* why not, a negative errno value, 0 if it can */
-    char reason[160];     /* sentence for the status when something is missing, else "" */
+    int uring_error;  /* why not, a negative errno value, 0 if it can */
+    char reason[160]; /* sentence for the status when something is missing, else "" */
 };
 
 void nio_driver_probe(struct nio_driver_probe *ret_probe);
@@ -51,8 +51,8 @@ struct nio_driver_options {
     const int *sq_mask;        /* real CPUs the unpinned SQ thread may use */
     unsigned sq_mask_count;
     unsigned sq_idle_ms;
-    bool sq_shares_core;       /* the worker must never busy-wait for the SQ thread */
-    const int *iowq_cpus;      /* real CPUs for io-wq workers, 0: the node's default */
+    bool sq_shares_core;  /* the worker must never busy-wait for the SQ thread */
+    const int *iowq_cpus; /* real CPUs for io-wq workers, 0: the node's default */
     unsigned iowq_cpu_count;
     /* epoll: runs fn(arg) on a thread that may block; 0 or a negative errno value.  A pointer,
      * because the blocking pool is a layer above this one. */
@@ -101,7 +101,8 @@ void nio_driver_park(struct nio_driver *driver, int64_t timeout_ns);
 /* Any thread: makes the owner's present or next park return.  Costs a system call. */
 void nio_driver_unpark(struct nio_driver *driver);
 
-/* sqes, cqes: under epoll, operations begun and ended.  enters: io_uring_enter() or epoll_wait(). */
+/* sqes, cqes: under epoll, operations begun and ended.  enters: io_uring_enter() or epoll_wait().
+ */
 struct nio_driver_counters {
     uint64_t sqes, cqes, enters, bytes_in, bytes_out, reaped_for;
 };

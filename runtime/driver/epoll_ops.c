@@ -13,8 +13,8 @@
  *   connect                        O_NONBLOCK for the one call, then wait
  *   poll                           poll(2), then wait
  *
- * As with io_uring, read and write on a descriptor that the user has made O_NONBLOCK do not wait
- * but end with -EAGAIN; the socket calls wait unless they are given MSG_DONTWAIT.
+ * As with io_uring, all of them wait whether or not the descriptor is O_NONBLOCK; only MSG_DONTWAIT
+ * asks for an attempt.
  */
 #include "runtime/driver/epoll_ops.h"
 
@@ -199,9 +199,7 @@ static int32_t transfer_file(int fd, const struct transfer *transfer, int64_t of
 static enum nio_attempt transfer_stream(int fd, const struct transfer *transfer,
                                         int32_t *ret_result)
 {
-    if (is_nonblocking(fd))
-        return ended(transfer_file(fd, transfer, -1, 0), ret_result);
-    int32_t result = transfer_file(fd, transfer, -1, RWF_NOWAIT);
+    int32_t result = transfer_file(fd, transfer, -1, is_nonblocking(fd) ? 0 : RWF_NOWAIT);
     if (result == -EAGAIN)
         return NIO_ATTEMPT_WAIT;
     if (result != -EOPNOTSUPP)
@@ -233,8 +231,7 @@ static enum nio_attempt attempt_transfer(const struct io_uring_sqe *sqe, int32_t
     if (fstat(sqe->fd, &stat) < 0)
         return ended(-errno, ret_result);
     if (S_ISSOCK(stat.st_mode))
-        return judge(is_nonblocking(sqe->fd) ? MSG_DONTWAIT : 0,
-                     transfer_socket(sqe->fd, &transfer), ret_result);
+        return judge(0, transfer_socket(sqe->fd, &transfer), ret_result);
     if (S_ISREG(stat.st_mode) || S_ISBLK(stat.st_mode) || S_ISDIR(stat.st_mode))
         return transfer_cached(sqe->fd, &transfer, ret_result);
     if (S_ISCHR(stat.st_mode) && transfer.offset != -1)

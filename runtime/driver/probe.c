@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/base/compiler.h"
 #include "runtime/driver/driver.h"
@@ -48,6 +49,10 @@ static int try_ring(unsigned flags, struct nio_driver_probe *probe, const char *
     struct io_uring ring;
     struct io_uring_params params = { .flags = flags, .sq_thread_idle = 1 };
     int error = nio_ring_setup(PROBE_ENTRIES, &ring, &params);
+    for (int i = 0; error == -ENOMEM && i < NIO_RING_PATIENCE_MS; i++) {
+        (void)usleep(1000); /* shorter is as good */
+        error = nio_ring_setup(PROBE_ENTRIES, &ring, &params);
+    }
     if (error)
         return error;
     if (ret_missing) {

@@ -21,7 +21,8 @@ enum nio_uring_starved { NIO_STARVED_NOT = 0, NIO_STARVED_WAITS, NIO_STARVED_CRE
 
 enum {
     NIO_URING_ENTRIES_MIN = 64,   /* no further halving below */
-    NIO_URING_CQ_FACTOR = 16,     /* CQ entries for each SQ entry ... */
+    NIO_URING_CQ_FACTOR = 8,      /* CQ entries for each SQ entry ... */
+    NIO_URING_CQ_FACTOR_MIN = 2,  /* ... in the smallest ring so few ... */
     NIO_URING_CQ_ENTRIES_MAX = 65536, /* ... up to the kernel's limit */
     NIO_URING_WAKE_RESERVE = 8    /* CQ entries for the eventfd's completions */
 };

@@ -199,9 +199,9 @@ static unsigned setup_flags(const struct nio_driver_options *options, bool is_pi
 }
 
 static int setup_once(struct nio_uring *uring, const struct nio_driver_options *options,
-                      unsigned entries, unsigned flags)
+                      unsigned entries, unsigned cq_factor, unsigned flags)
 {
-    unsigned cq_entries = entries * NIO_URING_CQ_FACTOR;
+    unsigned cq_entries = entries * cq_factor;
     struct io_uring_params params = {
         .flags = flags,
         .cq_entries = cq_entries < NIO_URING_CQ_ENTRIES_MAX ? cq_entries : NIO_URING_CQ_ENTRIES_MAX,
@@ -222,21 +222,31 @@ static int setup_once(struct nio_uring *uring, const struct nio_driver_options *
     return 0;
 }
 
-/* Halves the ring while the kernel has no memory for it. */
+/* Halves the ring while the kernel has no memory for it, and in the end its CQ. */
 static int setup_shrinking(struct nio_uring *uring, const struct nio_driver_options *options,
                            unsigned flags)
 {
     unsigned entries = options->entries;
-    int error = setup_once(uring, options, entries, flags);
-    while (error == -ENOMEM && entries / 2 >= NIO_URING_ENTRIES_MIN) {
-        entries /= 2;
-        error = setup_once(uring, options, entries, flags);
+    unsigned factor = NIO_URING_CQ_FACTOR;
+    int error = setup_once(uring, options, entries, factor, flags);
+    while (error == -ENOMEM &&
+           (entries / 2 >= NIO_URING_ENTRIES_MIN || factor / 2 >= NIO_URING_CQ_FACTOR_MIN)) {
+        if (entries / 2 >= NIO_URING_ENTRIES_MIN)
+            entries /= 2;
+        else
+            factor /= 2;
+        error = setup_once(uring, options, entries, factor, flags);
     }
-    if (!error && entries < options->entries)
+    for (int i = 0; error == -ENOMEM && i < NIO_RING_PATIENCE_MS; i++) {
+        (void)usleep(1000); /* shorter is as good */
+        error = setup_once(uring, options, entries, factor, flags);
+    }
+    if (!error && (entries < options->entries || factor < NIO_URING_CQ_FACTOR))
         nio_driver_add_reason(&uring->base,
-                              "ring of %u entries instead of %u: the kernel refused the memory; "
-                              "RLIMIT_MEMLOCK is %llu bytes (ulimit -l)",
-                              entries, options->entries, soft_limit(RLIMIT_MEMLOCK));
+                              "ring of %u entries instead of %u, %u operations in flight: the "
+                              "kernel refused the memory; RLIMIT_MEMLOCK is %llu bytes (ulimit -l)",
+                              entries, options->entries, uring->credits,
+                              soft_limit(RLIMIT_MEMLOCK));
     return error;
 }
 

@@ -9,6 +9,10 @@
 #include <liburing.h>
 #include <stddef.h>
 
+/* The kernel gives the locked memory of a closed ring back a moment after the close: with -ENOMEM
+ * it is worth to try again for so long. */
+enum { NIO_RING_PATIENCE_MS = 50 };
+
 /* Makes a ring.  Asks nio_fault_now() first.  Errors: the kernel's. */
 int nio_ring_setup(unsigned entries, struct io_uring *ring, struct io_uring_params *params);
 /* A sentence for the error of nio_ring_setup(), naming the limit or the switch behind it. */
