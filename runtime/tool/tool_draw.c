@@ -278,9 +278,10 @@ static void print_legend(const struct tool_machine *machine, const struct tool_t
     const char *plain = tool_colour(term, TOOL_PLAIN);
     const char *gap = term->width < WIDTH_OF_ONE_LINE ? "\n" : "   ";
     if (machine->has_runtime)
-        printf("%sW%s worker%s%s", tool_colour(term, TOOL_GREEN), dim, plain, gap);
+        printf("%sW%s %sworker%s%s", tool_colour(term, TOOL_GREEN), plain, dim, plain, gap);
     if (tool_has_sq_threads(machine))
-        printf("%sSQ%s submission thread%s%s", tool_colour(term, TOOL_YELLOW), dim, plain, gap);
+        printf("%sSQ%s %ssubmission thread%s%s", tool_colour(term, TOOL_YELLOW), plain, dim, plain,
+               gap);
     if (machine->has_runtime)
         printf("%s-  no thread of numio%s%s", dim, plain, gap);
     printf("%snumber: CPU%s\n", dim, plain);

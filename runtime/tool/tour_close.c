@@ -138,7 +138,10 @@ void tour_shutdown(struct tour *tour)
     tour_file_fini(tour);
     if (!tour->is_stuck)
         check_leftovers(tour);
-    tour_end(tour, "%s waiting tasks cancelled; %s", tool_count(count, cancelled),
-             tour->wrong_count > tour->step_wrong ? "not all is gone"
-                                                  : "no task, thread or fd left");
+    const char *left_text =
+        tour->wrong_count > tour->step_wrong ? "not all is gone" : "no task, thread or fd left";
+    if (begun > 0)
+        tour_end(tour, "%s waiting tasks cancelled; %s", tool_count(count, cancelled), left_text);
+    else
+        tour_end(tour, "%s", left_text);
 }

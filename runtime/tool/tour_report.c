@@ -130,7 +130,8 @@ void tour_report_print(const struct tour_report *report, const struct tool_term 
     fputs(tool_colour(term, TOOL_DIM), stdout);
     tool_print_wrapped(term, 0, 0,
                        "near, far: tasks stolen within the node and from other nodes; saved: "
-                       "operations less calls of io_uring_enter; home: memory on its own node, "
-                       "- where it is not bound");
+                       "operations less calls of io_uring_enter; home: memory on its own node");
+    if (report->nodes[report->node_count].is_unbound)
+        puts("home is not known where memory is not bound to nodes");
     fputs(tool_colour(term, TOOL_PLAIN), stdout);
 }
