@@ -192,8 +192,8 @@ static inline void fixture_expect_child(int (*body)(void))
 #define FIXTURE_CHILD_CHECK(condition, ...)                                                        \
     do {                                                                                           \
         if (!(condition)) {                                                                        \
-            (void)fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition);                  \
-            (void)fprintf(stderr, "" __VA_ARGS__);                                                 \
+            (void)fprintf(stderr, "%s:%d: %s:", __FILE__, __LINE__, #condition);                   \
+            (void)fprintf(stderr, " " __VA_ARGS__);                                                \
             (void)fprintf(stderr, " (%s)\n", numio_strerror_detail());                             \
             return 1;                                                                              \
         }                                                                                          \
