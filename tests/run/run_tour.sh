@@ -45,12 +45,33 @@ tr -s ' \n' ' ' <"$work/out" | grep -q "$digest" || fail "another digest than sh
 printf x >"$work/tiny"
 tour --file "$work/tiny"
 
+# A file system without O_DIRECT is read through the page cache, and that is said.
+if [ -s /sys/kernel/notes ]; then
+    tour --file /sys/kernel/notes
+    tr -s ' \n' ' ' <"$work/out" | grep -q 'refuses O_DIRECT' || fail "no word about O_DIRECT"
+fi
+
 # What cannot be served is said, and makes the tour fail.
 for bad in /nowhere /dev/null "$work"; do
     timeout 60 "$numio" tour --tasks 100 --file "$bad" >"$work/out" 2>&1 &&
         fail "--file $bad is accepted"
     grep -q 'went wrong' "$work/out" || fail "--file $bad: does not say what is wrong"
 done
+
+# A file that changes while it is served is noticed, by the client and by the readers.
+head -c 64M /dev/zero >"$work/changing"
+timeout 60 "$numio" tour --tasks 100 --reads 2000 --file "$work/changing" >"$work/out" 2>&1 &
+pid=$!
+for _ in $(seq 2000); do
+    grep -q ' file ' "$work/out" && break
+    sleep 0.005
+done
+head -c 32M /dev/zero | tr '\0' x |
+    dd of="$work/changing" bs=1M seek=32 conv=notrunc iflag=fullblock status=none
+wait "$pid"
+status=$?
+[ "$status" -eq 1 ] || fail "a changed file: exit status $status instead of 1"
+grep -q 'differ from the file' "$work/out" || fail "a changed file: the readers do not notice"
 
 # Ctrl-C ends it in good order.
 timeout 60 "$numio" tour --tasks 1000000000 >"$work/out" 2>&1 &
