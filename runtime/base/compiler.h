@@ -18,6 +18,12 @@
 #define NIO_COLD __attribute__((cold, noinline))
 #define NIO_ALWAYS_INLINE inline __attribute__((always_inline))
 #define NIO_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+/* For what assembly refers to by name: keeps whole-program optimisation from renaming it. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define NIO_NAMED_IN_ASM __attribute__((used, externally_visible))
+#else
+#define NIO_NAMED_IN_ASM __attribute__((used))
+#endif
 #define NIO_NODISCARD __attribute__((warn_unused_result))
 
 #define NIO_CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))

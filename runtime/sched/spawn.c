@@ -77,16 +77,20 @@ int nio_place(struct numio_handle *handle, const struct numio_spawn_opts *opts,
         return nio_refuse_forked_child();
     if (worker && worker->handle != handle)
         worker = NULL;
-    struct nio_placement p = { .handle = handle, .node = worker ? worker->node : NULL };
+    struct nio_placement *p = ret_placement;
+    p->handle = handle;
+    p->node = worker ? worker->node : NULL;
+    p->name = NULL;
+    p->pinned_worker = 0;
+    p->affinity = NUMIO_AFFINITY_ANY;
     if (opts) {
-        int rc = place_by_options(handle, worker, opts, &p);
+        int rc = place_by_options(handle, worker, opts, p);
         if (rc < 0)
             return rc;
     }
-    if (!p.node)
-        p.node = next_node(handle);
-    p.worker = worker && worker->node == p.node ? worker : NULL;
-    *ret_placement = p;
+    if (!p->node)
+        p->node = next_node(handle);
+    p->worker = worker && worker->node == p->node ? worker : NULL;
     return 0;
 }
 

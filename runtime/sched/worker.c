@@ -23,20 +23,6 @@
 
 enum { SPIN_CLOCK_INTERVAL = 16, IDLE_AVERAGE_WEIGHT = 8 };
 
-static _Thread_local struct nio_worker *current_worker;
-
-NIO_CORO_THREAD_ACCESSOR struct nio_worker *nio_worker_current(void)
-{
-    nio_coro_thread_barrier();
-    return current_worker;
-}
-
-NIO_CORO_THREAD_ACCESSOR void nio_worker_set_current(struct nio_worker *worker)
-{
-    nio_coro_thread_barrier();
-    current_worker = worker;
-}
-
 /* Moves what others have sent to the private queue.  True if there was something. */
 static bool take_mail(struct nio_worker *worker)
 {

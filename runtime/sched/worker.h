@@ -99,8 +99,26 @@ struct nio_worker {
     struct nio_local_queue queues[NIO_REACH_COUNT];
 };
 
-/* The calling thread's worker, NULL on other threads.  Ask again after every suspension. */
+/* The calling thread's worker, NULL on other threads; by the two functions below only. */
+extern _Thread_local struct nio_worker *nio_current_worker
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/* Asked again after every suspension: the coroutine may have moved to another thread. */
+#if defined(__x86_64__)
+static inline struct nio_worker *nio_worker_current(void)
+{
+    /* In assembly, so that the compiler cannot keep the address of the variable, or what it read
+     * there, across a suspension; two loads, no call. */
+    struct nio_worker *worker;
+    __asm__ __volatile__("movq nio_current_worker@gottpoff(%%rip), %0\n\tmovq %%fs:(%0), %0"
+                         : "=r"(worker)
+                         :
+                         : "memory");
+    return worker;
+}
+#else
 struct nio_worker *nio_worker_current(void);
+#endif
 void nio_worker_set_current(struct nio_worker *worker);
 
 /* A worker's thread: runs tasks until the runtime has ended. */
