@@ -18,6 +18,13 @@
 #include "runtime/blocking/blocking.h"
 #include "runtime/lifecycle.h"
 
+/* Threads that the end of the runtime waits for. */
+static bool is_own_thread(const struct numio_handle *handle)
+{
+    struct nio_worker *worker = nio_worker_current();
+    return (worker && worker->handle == handle) || nio_blocking_is_own_thread(handle->blocking);
+}
+
 static void close_runtime(struct numio_runtime *runtime)
 {
     struct numio_handle *handle = runtime->handle;
@@ -65,7 +72,7 @@ int numio_runtime_shutdown(struct numio_runtime *runtime, int64_t timeout_ns,
     struct numio_handle *handle = runtime->handle;
     if (!nio_is_own_process(handle))
         return nio_refuse_forked_child();
-    if (numio_handle_current() == handle)
+    if (is_own_thread(handle))
         return nio_error(-EDEADLK, "shutdown: called on one of the runtime's own threads; use "
                                    "numio_runtime_shutdown_background()");
     close_runtime(runtime);
@@ -125,7 +132,7 @@ void numio_runtime_destroy(struct numio_runtime *runtime)
     if (!runtime)
         return;
     NIO_ASSERT(nio_is_own_process(runtime->handle));
-    NIO_ASSERT(numio_handle_current() != runtime->handle || !nio_worker_current());
+    NIO_ASSERT(!is_own_thread(runtime->handle));
     close_runtime(runtime);
     (void)wait_for_end(runtime->handle, NIO_FUTEX_FOREVER); /* without limit it is always true */
     take_down(runtime);

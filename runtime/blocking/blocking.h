@@ -29,6 +29,8 @@ int nio_blocking_submit(struct nio_blocking *pool, unsigned node, struct nio_blo
 void nio_blocking_close(struct nio_blocking *pool);
 /* After close: waits until all threads have ended, and frees the pool.  Takes NULL. */
 void nio_blocking_destroy(struct nio_blocking *pool);
+/* Whether the calling thread is one of the pool's.  Takes NULL. */
+bool nio_blocking_is_own_thread(const struct nio_blocking *pool);
 /* Threads that exist now, all nodes; for tests and the status. */
 unsigned nio_blocking_threads(const struct nio_blocking *pool);
 

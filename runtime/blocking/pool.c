@@ -42,6 +42,14 @@ struct nio_blocking {
     struct pool_node *nodes;
 };
 
+/* The pool whose thread this is. */
+static _Thread_local const struct nio_blocking *own_pool;
+
+bool nio_blocking_is_own_thread(const struct nio_blocking *pool)
+{
+    return pool && own_pool == pool;
+}
+
 int nio_blocking_create(struct numio_handle *handle, struct nio_blocking **ret_pool)
 {
     struct nio_blocking *pool = nio_zalloc(sizeof *pool);
@@ -128,6 +136,7 @@ static void *pool_thread(void *arg)
 {
     struct pool_node *node = arg;
     struct nio_blocking *pool = node->pool;
+    own_pool = pool;
     place_thread(node);
     nio_lock_acquire(&node->lock);
     for (;;) { /* until the keep-alive or the close ends it */
