@@ -263,8 +263,9 @@ static int fill_boxes(const struct tool_machine *machine, struct box *boxes)
         struct box *box = &boxes[nodes + packages + i];
         if (!numa.is_cpuless)
             continue;
-        (void)snprintf(box->title, TITLE_BYTES, "NUMA %u", i); /* fits */
-        (void)snprintf(box->memory, TITLE_BYTES, "%s",         /* fits */
+        (void)snprintf(box->title, TITLE_BYTES, "NUMA %d", /* fits */
+                       tool_numa_number(machine, i));
+        (void)snprintf(box->memory, TITLE_BYTES, "%s", /* fits */
                        tool_bytes(bytes, numa.memory_bytes));
         (void)snprintf(box->note, TITLE_BYTES, "memory only"); /* fits */
     }

@@ -11,7 +11,7 @@
 #include "runtime/tool/tool_table.h"
 
 /* RANGES_BYTES keeps the table of nodes within 80 columns. */
-enum { LIST_BYTES = 256, RANGES_BYTES = 15, DISTANCES_SHOWN_MAX = 16, KEY_COLUMNS = 10 };
+enum { LIST_BYTES = 256, RANGES_BYTES = 15, KEY_COLUMNS = 10 };
 
 static const char *plural(uint64_t count)
 {
@@ -156,16 +156,18 @@ static int print_distances(const struct tool_machine *machine, const struct tool
         const char *cells[TOOL_TABLE_COLUMNS_MAX];
         for (int c = -1; c < (int)count; c++) {
             char *cell = text[c + 1];
-            unsigned distance =
-                row < 0 || c < 0
-                    ? 0
-                    : numio_topology_distance(machine->topology, (uint32_t)row, (uint32_t)c);
             if (row < 0 && c < 0)
                 (void)snprintf(cell, TOOL_NUMBER_BYTES, "distance"); /* fits, as all below */
             else if (c < 0)
-                (void)snprintf(cell, TOOL_NUMBER_BYTES, "NUMA %d", row);
+                (void)snprintf(cell, TOOL_NUMBER_BYTES, "NUMA %d",
+                               tool_numa_number(machine, (uint32_t)row));
+            else if (row < 0)
+                (void)snprintf(cell, TOOL_NUMBER_BYTES, "%d",
+                               tool_numa_number(machine, (uint32_t)c));
             else
-                (void)snprintf(cell, TOOL_NUMBER_BYTES, "%u", row < 0 ? (unsigned)c : distance);
+                (void)snprintf(
+                    cell, TOOL_NUMBER_BYTES, "%u",
+                    numio_topology_distance(machine->topology, (uint32_t)row, (uint32_t)c));
             cells[c + 1] = cell;
         }
         tool_table_add(&table, cells);

@@ -49,6 +49,12 @@ const char *tool_idle_name(enum numio_idle_policy idle)
     return idle == NUMIO_IDLE_SPIN ? "spin" : idle == NUMIO_IDLE_PARK ? "park" : "balanced";
 }
 
+int tool_numa_number(const struct tool_machine *machine, uint32_t index)
+{
+    int number = tool_numa(machine, index).os_index;
+    return number >= 0 ? number : (int)index;
+}
+
 bool tool_has_sq_threads(const struct tool_machine *machine)
 {
     return machine->has_runtime && strcmp(machine->status.driver, "sqpoll") == 0;

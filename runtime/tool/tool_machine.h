@@ -51,6 +51,9 @@ struct numio_topology_core tool_core(const struct tool_machine *machine, uint32_
 struct numio_topology_pu tool_pu(const struct tool_machine *machine, uint32_t index);
 struct numio_topology_kind tool_kind(const struct tool_machine *machine, uint32_t index);
 
+/* The number by which people know NUMA node `index`: the kernel's, or numio's where it has none. */
+int tool_numa_number(const struct tool_machine *machine, uint32_t index);
+
 /* Whether the runtime has kernel threads that read submissions. */
 bool tool_has_sq_threads(const struct tool_machine *machine);
 

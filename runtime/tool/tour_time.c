@@ -76,7 +76,7 @@ void tour_sleep(struct tour *tour)
         return;
     }
     check_sleepers(tour, sleepers, results);
-    tour_end(tour, "%s of 1-%d ms, %s early; late p50 %s, p99 %s", tool_count(count, SLEEPERS),
+    tour_end(tour, "%s of 1-%d ms, %s early; p50 +%s, p99 +%s", tool_count(count, SLEEPERS),
              SLEEP_MS_MAX, tour->wrong_count > tour->step_wrong ? "some" : "none",
              tool_duration(p50, (uint64_t)llabs(sleepers[SLEEPERS / 2].late_ns)),
              tool_duration(p99, (uint64_t)llabs(sleepers[SLEEPERS * 99 / 100].late_ns)));
