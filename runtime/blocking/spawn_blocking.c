@@ -40,7 +40,7 @@ static void run_blocking_task(struct nio_blocking_job *job, bool is_cancelled)
     uintptr_t waker;
     bool is_last = nio_state_complete(task, &waker);
     if (waker)
-        nio_join_waker_wake(waker);
+        nio_join_waker_wake(waker, &handle->schedule);
     if (is_last)
         nio_release(&handle->schedule, task);
     nio_lock_acquire(&handle->end_lock);

@@ -78,8 +78,7 @@ static int wait_in_coroutine(struct nio_co *co, struct nio_task *task)
     if (nio_state_load(task) & NIO_STATE_JOIN_WAKER)
         return refuse_second_waiter();
     nio_state_ref(&co->task); /* the waker's */
-    task->join_waker = nio_join_waker_of_task(&co->task);
-    if (!nio_state_set_join_waker(task)) {
+    if (!nio_state_set_join_waker(task, nio_join_waker_of_task(&co->task))) {
         nio_task_unref(&co->task);
         return is_complete(task) ? 0 : -EIO;
     }
@@ -105,8 +104,7 @@ static int wait_in_thread(struct nio_task *task, int64_t timeout_ns)
         return refuse_second_waiter();
     struct nio_thread_waiter waiter;
     atomic_init(&waiter.is_woken, 0);
-    task->join_waker = nio_join_waker_of_thread(&waiter);
-    if (!nio_state_set_join_waker(task))
+    if (!nio_state_set_join_waker(task, nio_join_waker_of_thread(&waiter)))
         return 0; /* it has just completed */
     uint64_t end_ns = timeout_ns < 0 ? 0 : nio_now_ns() + (uint64_t)timeout_ns;
     /* [WK2] acquire: sees what the completer did before.  Pairs with [WK1]. */
@@ -174,16 +172,15 @@ static bool register_poller(struct nio_task *task, struct nio_task *poller)
         return false;
     if (state & NIO_STATE_JOIN_WAKER) {
         /* Only the handle's holder writes the field, and that is the caller. */
-        if (task->join_waker == nio_join_waker_of_task(poller))
+        uintptr_t old = nio_state_join_waker(task);
+        if (old == nio_join_waker_of_task(poller))
             return true;
-        uintptr_t old = task->join_waker;
         if (!nio_state_unset_join_waker(task))
             return false;
         nio_join_waker_drop(old);
     }
     nio_state_ref(poller);
-    task->join_waker = nio_join_waker_of_task(poller);
-    if (nio_state_set_join_waker(task))
+    if (nio_state_set_join_waker(task, nio_join_waker_of_task(poller)))
         return true;
     nio_task_unref(poller);
     return false;
@@ -232,7 +229,7 @@ void numio_join_detach(struct numio_join **join)
     struct nio_task *task = task_of(*join);
     *join = NULL;
     if ((nio_state_load(task) & NIO_STATE_JOIN_WAKER) && !is_complete(task)) {
-        uintptr_t waker = task->join_waker;
+        uintptr_t waker = nio_state_join_waker(task);
         if (nio_state_unset_join_waker(task))
             nio_join_waker_drop(waker);
     }

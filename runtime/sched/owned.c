@@ -32,7 +32,9 @@ struct visit {
 static void visit_cell(void *cell, void *arg)
 {
     const struct visit *visit = arg;
-    if (!(nio_state_load(cell) & NIO_STATE_COMPLETE))
+    uint64_t state = nio_state_load(cell);
+    /* 0: freed by another worker since the walk looked. */
+    if (state != 0 && !(state & NIO_STATE_COMPLETE))
         visit->fn(cell, visit->arg);
 }
 

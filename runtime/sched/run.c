@@ -37,7 +37,7 @@ static void complete(struct nio_worker *worker, struct nio_task *task)
     bool is_last = nio_state_complete(task, &waker);
     nio_count(&worker->counters.completed, 1);
     if (waker)
-        nio_join_waker_wake(waker);
+        nio_join_waker_wake(waker, &worker->handle->schedule);
     if (is_last)
         nio_release(&worker->handle->schedule, task);
 }

@@ -7,6 +7,12 @@
  * a poll releases the task's memory to the next worker ([TS3], taken up by [TS2] through the run
  * queue or through the waker's RMW); completion releases the result ([TS4]) to whoever loads
  * COMPLETE ([TS5]).
+ *
+ * The join waker: a completer reads the field before its CAS, because after it the joiner may free
+ * the cell.  That is sound only while the word cannot return to the value that was loaded, that is
+ * as long as the first waker stands there: taking it back sets WAKER_MOVED for good.  From then on
+ * the completer first sets COMPLETE, which freezes the field, reads it, and only then drops its
+ * reference.
  */
 #include "runtime/task/state.h"
 
@@ -48,6 +54,26 @@ void nio_state_requeue(struct nio_task *task)
     }
 }
 
+/* The waker has moved before: freezes it by COMPLETE, then reads it, then drops the reference. */
+static NIO_NOINLINE bool complete_moved(struct nio_task *task, uintptr_t *ret_waker)
+{
+    /* relaxed: the CAS below re-reads it */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
+    uint64_t new;
+    do {
+        NIO_DEBUG_ASSERT((old & NIO_STATE_RUNNING) && !(old & NIO_STATE_COMPLETE));
+        new = (old & ~(NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) | NIO_STATE_COMPLETE;
+        /* [TS4] acq_rel: publishes the result to [TS5]; [TS6] acquire: sees the waker stored before
+         * [TS7].  relaxed on failure: retried. */
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+    *ret_waker = 0;
+    if (old & NIO_STATE_JOIN_WAKER)
+        /* relaxed: [TS6] made it visible, and nobody changes it any more */
+        *ret_waker = atomic_load_explicit(&task->join_waker, memory_order_relaxed);
+    return nio_state_unref(task);
+}
+
 bool nio_state_complete(struct nio_task *task, uintptr_t *ret_waker)
 {
     /* [TS6] acquire: sees the join waker stored before [TS7] set JOIN_WAKER */
@@ -56,9 +82,12 @@ bool nio_state_complete(struct nio_task *task, uintptr_t *ret_waker)
     uint64_t new;
     do {
         NIO_DEBUG_ASSERT((old & NIO_STATE_RUNNING) && !(old & NIO_STATE_COMPLETE));
-        /* While JOIN_WAKER is set the joiner does not write the field; if it takes the waker back
-         * in between, the CAS fails. */
-        waker = (old & NIO_STATE_JOIN_WAKER) ? task->join_waker : 0;
+        if (NIO_UNLIKELY(old & NIO_STATE_WAKER_MOVED))
+            return complete_moved(task, ret_waker);
+        waker = 0;
+        if (old & NIO_STATE_JOIN_WAKER)
+            /* relaxed: [TS6] made it visible; if it is taken back meanwhile, the CAS fails */
+            waker = atomic_load_explicit(&task->join_waker, memory_order_relaxed);
         new = (old & ~(NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) | NIO_STATE_COMPLETE;
         new -= NIO_STATE_REF;
         if (nio_state_refs(new) == 0)
@@ -150,8 +179,10 @@ bool nio_state_unref(struct nio_task *task)
     return nio_state_refs(old) == 1;
 }
 
-bool nio_state_set_join_waker(struct nio_task *task)
+bool nio_state_set_join_waker(struct nio_task *task, uintptr_t waker)
 {
+    /* relaxed: published by [TS7] */
+    atomic_store_explicit(&task->join_waker, waker, memory_order_relaxed);
     /* relaxed: the CAS below re-reads it */
     uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
     do {
@@ -169,14 +200,16 @@ bool nio_state_unset_join_waker(struct nio_task *task)
 {
     /* relaxed: the CAS below re-reads it */
     uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
+    uint64_t new;
     do {
         NIO_DEBUG_ASSERT(old & NIO_STATE_JOIN_WAKER);
         if (old & NIO_STATE_COMPLETE)
             return false;
+        new = (old & ~NIO_STATE_JOIN_WAKER) | NIO_STATE_WAKER_MOVED;
         /* relaxed: taking the own waker back reads nothing; if a completer got in between, the
          * CAS fails */
-    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, old & ~NIO_STATE_JOIN_WAKER,
-                                                    memory_order_relaxed, memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_relaxed,
+                                                    memory_order_relaxed));
     return true;
 }
 

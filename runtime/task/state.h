@@ -8,11 +8,12 @@
  *       JOIN_WAKER     nio_task.join_waker is set and the completer may read it
  *       CANCELLED  somebody asked it to end
  *       OP_DONE    the operation a coroutine waits for has ended (set together with NOTIFIED)
+ *       WAKER_MOVED    a join waker has been taken back at least once
  * and above them the reference count.
  *
  * Who may set what: any thread sets NOTIFIED, CANCELLED and OP_DONE; the worker that popped the
  * task sets RUNNING; the worker that runs it clears RUNNING or sets COMPLETE; the holder of the
- * join handle owns JOIN_INTEREST and JOIN_WAKER while the task is not complete.
+ * join handle owns JOIN_INTEREST, JOIN_WAKER and WAKER_MOVED while the task is not complete.
  *
  * The thread whose transition leads from "neither RUNNING nor NOTIFIED" to NOTIFIED, and only
  * that one, queues the task.  Every wake is a read-modify-write even when NOTIFIED is set
@@ -30,6 +31,7 @@
 #define NIO_STATE_JOIN_WAKER (UINT64_C(1) << 4)
 #define NIO_STATE_CANCELLED (UINT64_C(1) << 5)
 #define NIO_STATE_OP_DONE (UINT64_C(1) << 6)
+#define NIO_STATE_WAKER_MOVED (UINT64_C(1) << 7)
 #define NIO_STATE_REF (UINT64_C(1) << 8) /* one reference */
 
 enum nio_wake_action {
@@ -80,11 +82,18 @@ void nio_state_ref(struct nio_task *task);
 /* True: that was the last reference. */
 NIO_NODISCARD bool nio_state_unref(struct nio_task *task);
 
-/* The joiner stored nio_task.join_waker: publishes it.  False: the task is complete. */
-NIO_NODISCARD bool nio_state_set_join_waker(struct nio_task *task);
+/* The joiner leaves its waker, where none stands.  False: the task is complete, the waker is still
+ * the caller's. */
+NIO_NODISCARD bool nio_state_set_join_waker(struct nio_task *task, uintptr_t waker);
 /* The joiner takes its waker back.  False: the task is complete; its completer has taken the
  * waker and will wake or has woken it. */
 NIO_NODISCARD bool nio_state_unset_join_waker(struct nio_task *task);
+/* The waker that the holder of the join handle left; the holder only. */
+static inline uintptr_t nio_state_join_waker(const struct nio_task *task)
+{
+    /* relaxed: written by the caller, or before it got the handle */
+    return atomic_load_explicit(&task->join_waker, memory_order_relaxed);
+}
 /* Ends the join handle: clears JOIN_INTEREST and drops its reference.  True: that was the last
  * reference.  JOIN_WAKER must be clear or the task complete. */
 NIO_NODISCARD bool nio_state_drop_join(struct nio_task *task);

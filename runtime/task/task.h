@@ -62,7 +62,7 @@ struct nio_task {
         void *arg;
         int64_t result;            /* once COMPLETE */
     } with;                        /* the running task only */
-    uintptr_t join_waker;          /* task/join.h: owner set by JOIN_WAKER */
+    _Atomic uintptr_t join_waker;  /* task/wake.h: whose it is says JOIN_WAKER */
     uint64_t id;                   /* constant after bind */
     const struct numio_site *site; /* constant after bind */
     const char *name;              /* constant after bind, may be NULL */

@@ -5,7 +5,7 @@
 
 #include "runtime/base/futex.h"
 
-void nio_join_waker_wake(uintptr_t waker)
+void nio_join_waker_wake(uintptr_t waker, const struct nio_schedule *by)
 {
     if (waker & 1u) {
         struct nio_thread_waiter *waiter = (struct nio_thread_waiter *)(waker & ~(uintptr_t)1);
@@ -17,7 +17,13 @@ void nio_join_waker_wake(uintptr_t waker)
         return;
     }
     struct nio_task *task = (struct nio_task *)waker;
-    nio_wake_act(task, nio_state_wake_by_value(task));
+    if (NIO_LIKELY(task->scheduler == by)) {
+        nio_wake_act(task, nio_state_wake_by_value(task));
+        return;
+    }
+    /* Another runtime, which may end as soon as the task is queued: see numio_waker_wake(). */
+    nio_wake_act(task, nio_state_wake_by_ref(task));
+    nio_task_unref(task);
 }
 
 void nio_join_waker_drop(uintptr_t waker)

@@ -37,8 +37,9 @@ static inline uintptr_t nio_join_waker_of_thread(struct nio_thread_waiter *waite
     return (uintptr_t)waiter | 1u;
 }
 
-/* Wakes whoever waits for a join and gives up the waker's reference. */
-void nio_join_waker_wake(uintptr_t waker);
+/* Wakes whoever waits for a join and gives up the waker's reference.  `by` is the runtime whose
+ * thread this is. */
+void nio_join_waker_wake(uintptr_t waker, const struct nio_schedule *by);
 /* Gives up the waker's reference without waking. */
 void nio_join_waker_drop(uintptr_t waker);
 
