@@ -111,7 +111,6 @@ int nio_bind_new_task(const struct nio_placement *placement, const struct numio_
     if (NIO_LIKELY(rc == 0)) {
         task->link.next = NULL;
         task->scheduler = &placement->handle->schedule;
-        task->join_waker = 0;
         task->site = site;
         task->name = placement->name;
         task->ops = NULL;
@@ -152,6 +151,9 @@ void nio_unbind_new_task(const struct nio_placement *placement, struct nio_task 
     nio_count(&foreign->spawned, (uint64_t)-1);
     nio_slab_free_local(&foreign->stripe.slab, task);
     nio_lock_release(&foreign->lock);
+    /* If the runtime is closing, workers that still saw the task counted have gone to sleep over
+     * it.  Asked in any case: the lock inside orders this count with theirs. */
+    nio_end_check(placement->handle);
 }
 
 struct numio_task_meta nio_task_meta(const struct nio_task *task)
