@@ -123,30 +123,40 @@ static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
     return NULL;
 }
 
-/* The LIFO slot of a sibling that does not come around to it. */
+static bool has_lifo(const struct nio_worker *worker)
+{
+    /* relaxed: a look before the exchange */
+    return atomic_load_explicit(&worker->lifo, memory_order_relaxed) != NULL;
+}
+
+/* The LIFO slot of a sibling that does not come around to it.  One suspect at a time is watched
+ * until it has polled something else or is robbed, then the next one that has a task there: so a
+ * stuck worker is found however many others are just busy. */
 static struct nio_task *steal_stuck_lifo(struct nio_worker *worker, uint64_t now_ns)
 {
     struct nio_node *node = worker->node;
-    for (unsigned i = 0; i < node->worker_count; i++) {
-        struct nio_worker *victim = node->workers[i];
-        /* relaxed: a look before the exchange */
-        if (victim == worker || !atomic_load_explicit(&victim->lifo, memory_order_relaxed))
-            continue;
-        uint64_t polls = nio_counter(&victim->counters.polls);
-        if (worker->suspect != victim->index || worker->suspect_polls != polls) {
-            worker->suspect = victim->index;
-            worker->suspect_polls = polls;
-            worker->suspect_since_ns = now_ns;
-            continue;
+    if (worker->suspect < node->worker_count) {
+        struct nio_worker *victim = node->workers[worker->suspect];
+        if (has_lifo(victim) && nio_counter(&victim->counters.polls) == worker->suspect_polls) {
+            if (now_ns - worker->suspect_since_ns < NIO_STUCK_NS)
+                return NULL;
+            /* [LS2] acquire: sees the task.  Pairs with [LS1]. */
+            struct nio_task *task =
+                atomic_exchange_explicit(&victim->lifo, NULL, memory_order_acquire);
+            if (task) {
+                nio_count(&worker->counters.stolen_near, 1);
+                return task;
+            }
         }
-        if (now_ns - worker->suspect_since_ns < NIO_STUCK_NS)
+    }
+    for (unsigned i = 1; i <= node->worker_count; i++) {
+        struct nio_worker *next = node->workers[(worker->suspect + i) % node->worker_count];
+        if (next == worker || !has_lifo(next))
             continue;
-        /* [LS2] acquire: sees the task.  Pairs with [LS1]. */
-        struct nio_task *task = atomic_exchange_explicit(&victim->lifo, NULL, memory_order_acquire);
-        if (task) {
-            nio_count(&worker->counters.stolen_near, 1);
-            return task;
-        }
+        worker->suspect = next->index_in_node;
+        worker->suspect_polls = nio_counter(&next->counters.polls);
+        worker->suspect_since_ns = now_ns;
+        break;
     }
     return NULL;
 }
