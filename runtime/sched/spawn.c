@@ -103,7 +103,10 @@ int nio_bind_new_task(const struct nio_placement *placement, const struct numio_
     struct nio_task *task = NULL;
     int rc;
     if (NIO_LIKELY(worker != NULL)) {
-        rc = nio_stripe_bind(&worker->stripe, bytes, &task);
+        /* A worker closes its own stripe only when its task gives the thread back. */
+        rc = NIO_UNLIKELY(nio_phase(placement->handle) != NIO_PHASE_RUNNING)
+                 ? -ESHUTDOWN
+                 : nio_stripe_bind(&worker->stripe, bytes, &task);
     } else {
         nio_lock_acquire(&foreign->lock);
         rc = nio_stripe_bind(&foreign->stripe, bytes, &task);
