@@ -147,7 +147,11 @@ static int build_worker(struct numio_handle *handle, unsigned index, uint64_t *s
     worker->can_spin = !handle->plan->is_oversubscribed;
     worker->inject_interval = handle->config.inject_interval;
     worker->driver_interval = handle->config.driver_interval;
+    worker->inject_countdown = worker->inject_interval;
+    worker->driver_countdown = worker->driver_interval;
+    worker->flush_countdown = NIO_FLUSH_INTERVAL;
     worker->is_lifo_enabled = true;
+    worker->here = &worker->loop;
     worker->suspect = UINT32_MAX;
     nio_rng_init(&worker->rng, seed);
     nio_slab_outbox_init(&worker->outbox);

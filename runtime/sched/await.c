@@ -32,7 +32,7 @@ struct nio_co *nio_co_current(void)
 
 void nio_co_suspend(struct nio_co *co)
 {
-    nio_coro_switch_out(&co->coro, &nio_worker_current()->host);
+    nio_coro_switch_out(&co->coro, nio_worker_current()->host);
 }
 
 void nio_co_charge(struct nio_co *co)

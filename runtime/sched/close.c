@@ -78,6 +78,8 @@ void nio_end_check(struct numio_handle *handle)
 static const char *waits_for(const struct nio_task *task)
 {
     uint64_t state = nio_state_load(task);
+    if (task->flags & NIO_TASK_QUEUED)
+        return "its turn";
     if (state & NIO_STATE_RUNNING)
         return "running";
     if (state & NIO_STATE_NOTIFIED)

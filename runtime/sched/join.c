@@ -75,6 +75,9 @@ static int wait_in_coroutine(struct nio_co *co, struct nio_task *task)
     }
     if (heeds_abort(co))
         return -ECANCELED;
+    nio_run_joined(nio_worker_current(), task);
+    if (is_complete(task))
+        return 0;
     if (nio_state_load(task) & NIO_STATE_JOIN_WAKER)
         return refuse_second_waiter();
     nio_state_ref(&co->task); /* the waker's */
@@ -203,6 +206,8 @@ enum numio_poll numio_join_poll(struct numio_join **join, struct numio_context *
         cx->_task->flags |= NIO_TASK_YIELDED;
         return NUMIO_PENDING;
     }
+    if (worker)
+        nio_run_joined(worker, task);
     if (register_poller(task, cx->_task))
         return NUMIO_PENDING;
     if (worker)

@@ -97,8 +97,8 @@ static inline bool nio_local_queue_push(struct nio_local_queue *queue, struct ni
     return true;
 }
 
-/* Owner: takes the oldest task, NULL if there is none. */
-static inline struct nio_task *nio_local_queue_pop(struct nio_local_queue *queue)
+/* Owner: takes the oldest task, NULL if there is none.  `is_shared`: other workers may steal. */
+static inline struct nio_task *nio_local_queue_pop(struct nio_local_queue *queue, bool is_shared)
 {
     /* relaxed: the owner reads only slots that it wrote itself; the CAS checks the value */
     uint64_t head = atomic_load_explicit(&queue->head, memory_order_relaxed);
@@ -114,6 +114,11 @@ static inline struct nio_task *nio_local_queue_pop(struct nio_local_queue *queue
         /* While a thief copies, its end of the claim stays where it is. */
         uint32_t next_stealing = stealing == real ? real + 1 : stealing;
         next = (uint64_t)next_stealing << 32 | (uint32_t)(real + 1);
+        if (!is_shared) {
+            /* relaxed: nobody else writes it */
+            atomic_store_explicit(&queue->head, next, memory_order_relaxed);
+            break;
+        }
         /* relaxed: the owner's own slots, nothing to publish; a thief that reads this head
          * synchronises by tail.  relaxed on failure: retried. */
     } while (!atomic_compare_exchange_weak_explicit(&queue->head, &head, next, memory_order_relaxed,

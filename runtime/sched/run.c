@@ -4,6 +4,11 @@
  * A popped task is NOTIFIED; nio_state_start() makes it RUNNING, and exactly one of idle, requeue
  * and complete ends that.  After complete the cell may be gone.
  *
+ * A task that is joined while it stands in the LIFO slot, which it would be run from next anyway,
+ * is run inside of its joiner: spawn and join then cost neither a suspension nor a wake.  Such runs
+ * spend the joiner's budget and nest to a limit.  A coroutine runs on its own stack, hosted by its
+ * joiner; a future only inside of a future, on the worker's stack.
+ *
  * Cancellation: a task that has never run completes with -ECANCELED without running.  A coroutine
  * that waits for an operation is not resumed: the operation is cancelled on the ring it went to,
  * which is another worker's if the coroutine has moved (then the task goes there by mailbox), and
@@ -47,8 +52,7 @@ static void complete(struct nio_worker *worker, struct nio_task *task)
 static void pause_task(struct nio_worker *worker, struct nio_task *task)
 {
     if (task->flags & NIO_TASK_YIELDED) {
-        task->flags &= (uint8_t)~NIO_TASK_YIELDED;
-        nio_state_requeue(task);
+        task->flags ^= NIO_TASK_YIELDED | NIO_TASK_QUEUED;
         nio_schedule_local(worker, task, NIO_PLACE_TAIL);
     } else if (nio_state_idle(task)) {
         nio_schedule_local(worker, task, NIO_PLACE_TAIL);
@@ -146,7 +150,7 @@ static void coroutine_entry(void *arg)
     int64_t result = co->task.entry.run(co->task.with.arg);
     co->task.with.result = result;
     co->task.flags |= NIO_TASK_FINISHED;
-    nio_coro_switch_last(&co->coro, &nio_worker_current()->host);
+    nio_coro_switch_last(&co->coro, nio_worker_current()->host);
 }
 
 /* First run: gets a stack from this worker, hot and on its node. */
@@ -192,6 +196,18 @@ static bool hold_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_
     return true;
 }
 
+/* Runs the coroutine until it suspends or ends, from the loop or from inside of its joiner. */
+static void resume(struct nio_worker *worker, struct nio_co *co)
+{
+    struct nio_coro *here = worker->here;
+    struct nio_coro *host = worker->host;
+    worker->host = here;
+    worker->here = &co->coro;
+    nio_coro_switch_in(here, &co->coro);
+    worker->here = here;
+    worker->host = host;
+}
+
 static void run_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_t before)
 {
     struct nio_task *task = &co->task;
@@ -203,7 +219,7 @@ static void run_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_t
         complete(worker, task);
         return;
     }
-    nio_coro_switch_in(&worker->host, &co->coro);
+    resume(worker, co);
     if (task->flags & NIO_TASK_FINISHED) {
         struct nio_stack *stack = co->stack;
         co->stack = NULL;
@@ -214,13 +230,21 @@ static void run_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_t
     }
 }
 
-void nio_run_task(struct nio_worker *worker, struct nio_task *task)
+/* The popped task is this worker's now.  Returns its state. */
+static uint64_t take_over(struct nio_task *task)
 {
-    uint64_t before = nio_state_start(task);
+    if (!(task->flags & NIO_TASK_QUEUED))
+        return nio_state_start(task);
+    task->flags &= (uint8_t)~NIO_TASK_QUEUED;
+    return nio_state_load(task);
+}
+
+static void poll_task(struct nio_worker *worker, struct nio_task *task)
+{
+    uint64_t before = take_over(task);
     bool has_hooks = worker->handle->has_hooks;
     uint8_t kind = task->kind;
     struct numio_task_meta meta = { 0 };
-    worker->budget = NIO_BUDGET;
     nio_count(&worker->counters.polls, 1);
     /* relaxed: read by this thread, and by reports that check it again */
     atomic_store_explicit(&worker->current, task, memory_order_relaxed);
@@ -240,4 +264,30 @@ void nio_run_task(struct nio_worker *worker, struct nio_task *task)
     if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
         nio_assert_failed("a task of the parent process returned in a forked child", __FILE__,
                           __LINE__, __func__);
+}
+
+void nio_run_task(struct nio_worker *worker, struct nio_task *task)
+{
+    worker->budget = NIO_BUDGET;
+    poll_task(worker, task);
+}
+
+void nio_run_joined(struct nio_worker *worker, struct nio_task *task)
+{
+    /* relaxed: read and written by this thread; reports read it */
+    struct nio_task *joiner = atomic_load_explicit(&worker->current, memory_order_relaxed);
+    /* A future's poll must not find itself on a coroutine's small stack. */
+    if (task->kind == NIO_TASK_FUTURE && joiner->kind != NIO_TASK_FUTURE)
+        return;
+    /* Spends the joiner's budget, so that the loop comes around as often as without this. */
+    if (worker->inline_depth >= NIO_INLINE_DEPTH_MAX || worker->budget <= 1)
+        return;
+    if (!nio_take_lifo(worker, task))
+        return;
+    worker->budget--;
+    worker->inline_depth++;
+    poll_task(worker, task);
+    worker->inline_depth--;
+    /* relaxed: as above */
+    atomic_store_explicit(&worker->current, joiner, memory_order_relaxed);
 }

@@ -147,6 +147,20 @@ void nio_schedule_mailbox(struct nio_worker *worker, struct nio_task *task)
     nio_wake_worker(worker, by && by->handle == worker->handle ? by : NULL);
 }
 
+/* Puts a task into the LIFO slot; returns the one that stood there. */
+static struct nio_task *swap_lifo(struct nio_worker *worker, struct nio_task *task)
+{
+    if (worker->has_peers)
+        /* [LS1] acq_rel: publishes the task to the thief of a stuck slot, and takes over the one
+         * that stood there.  Pairs with [LS2]. */
+        return atomic_exchange_explicit(&worker->lifo, task, memory_order_acq_rel);
+    /* relaxed: without peers nobody else looks at the slot */
+    struct nio_task *before = atomic_load_explicit(&worker->lifo, memory_order_relaxed);
+    /* relaxed: as above */
+    atomic_store_explicit(&worker->lifo, task, memory_order_relaxed);
+    return before;
+}
+
 void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum nio_place place)
 {
     if (NIO_UNLIKELY(task->affinity != NUMIO_AFFINITY_ANY)) {
@@ -165,9 +179,7 @@ void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum n
         }
     }
     if (place == NIO_PLACE_LIFO && worker->is_lifo_enabled && !worker->is_batching) {
-        /* [LS1] acq_rel: publishes the task to the thief of a stuck slot, and takes over the one
-         * that stood there.  Pairs with [LS2]. */
-        task = atomic_exchange_explicit(&worker->lifo, task, memory_order_acq_rel);
+        task = swap_lifo(worker, task);
         if (!task)
             return;
     }

@@ -53,10 +53,24 @@ static struct nio_task *pop_private(struct nio_worker *worker)
 static struct nio_task *pop_lifo(struct nio_worker *worker)
 {
     /* relaxed: a look before the exchange */
-    if (!atomic_load_explicit(&worker->lifo, memory_order_relaxed))
+    struct nio_task *task = atomic_load_explicit(&worker->lifo, memory_order_relaxed);
+    if (!task)
         return NULL;
+    if (!worker->has_peers) {
+        /* relaxed: nobody else looks at the slot */
+        atomic_store_explicit(&worker->lifo, NULL, memory_order_relaxed);
+        return task;
+    }
     /* [LS2] acquire: a thief may have been faster, then this reads NULL.  Pairs with [LS1]. */
     return atomic_exchange_explicit(&worker->lifo, NULL, memory_order_acquire);
+}
+
+bool nio_take_lifo(struct nio_worker *worker, const struct nio_task *task)
+{
+    /* relaxed: a look before the exchange */
+    if (atomic_load_explicit(&worker->lifo, memory_order_relaxed) != task)
+        return false;
+    return pop_lifo(worker) != NULL; /* that one, unless a thief was faster */
 }
 
 struct nio_task *nio_next_local(struct nio_worker *worker)
@@ -70,11 +84,12 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
     worker->lifo_polls = 0;
     worker->is_lifo_enabled = true;
     /* Neither class of work starves the other: they take turns at going first. */
-    unsigned turn = worker->tick & 1;
+    unsigned turn = worker->is_odd_tick;
+    worker->is_odd_tick = !turn;
     if (turn && (task = pop_private(worker)))
         return task;
     for (unsigned i = 0; i < NIO_REACH_COUNT; i++)
-        if ((task = nio_local_queue_pop(&worker->queues[(turn + i) & 1])))
+        if ((task = nio_local_queue_pop(&worker->queues[(turn + i) & 1], worker->has_peers)))
             return task;
     return pop_private(worker);
 }
@@ -82,7 +97,8 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
 static struct nio_task *next_task(struct nio_worker *worker)
 {
     struct nio_task *task = NULL;
-    if (NIO_UNLIKELY(++worker->tick % worker->inject_interval == 0)) {
+    if (NIO_UNLIKELY(--worker->inject_countdown == 0)) {
+        worker->inject_countdown = worker->inject_interval;
         (void)take_mail(worker); /* into the private queue, which has its turns */
         if ((task = nio_take_injected(worker)))
             return task;
@@ -96,7 +112,7 @@ static struct nio_task *next_task(struct nio_worker *worker)
 
 static void flush(struct nio_worker *worker)
 {
-    worker->flushed_at = worker->tick;
+    worker->flush_countdown = NIO_FLUSH_INTERVAL;
     if (nio_driver_needs_flush(worker->driver))
         nio_driver_flush(worker->driver);
 }
@@ -116,10 +132,10 @@ static unsigned reap(struct nio_worker *worker)
 /* What is due every few ticks while there is always something to run. */
 static void maintain(struct nio_worker *worker)
 {
-    uint32_t tick = worker->tick;
-    if (NIO_UNLIKELY(tick - worker->flushed_at >= NIO_FLUSH_INTERVAL))
+    if (NIO_UNLIKELY(--worker->flush_countdown == 0))
         flush(worker);
-    if (NIO_UNLIKELY(tick % worker->driver_interval == 0)) {
+    if (NIO_UNLIKELY(--worker->driver_countdown == 0)) {
+        worker->driver_countdown = worker->driver_interval;
         (void)reap(worker); /* nothing there is no news */
         nio_slab_outbox_flush(&worker->outbox);
         if (NIO_UNLIKELY(nio_phase(worker->handle) != NIO_PHASE_RUNNING))

@@ -70,9 +70,11 @@ struct nio_worker {
     /* owner only */
     NIO_CACHE_ALIGNED struct nio_task *_Atomic current; /* runs now, NULL in the loop; others
                                                            read it for reports only */
-    uint32_t tick;
     uint32_t budget;
-    uint32_t flushed_at; /* tick of the last flush */
+    uint32_t inject_countdown; /* ticks until the inject queues go first */
+    uint32_t driver_countdown; /* ticks until the ring is reaped in any case */
+    uint32_t flush_countdown;  /* ticks until submissions are published in any case */
+    bool is_odd_tick;          /* alternates, so that no class of work starves another */
     uint8_t lifo_polls;
     bool is_lifo_enabled;
     bool is_searching;
@@ -80,7 +82,10 @@ struct nio_worker {
     bool has_quiet_work; /* something was queued quietly */
     bool is_leaving;     /* the loop is over */
     struct nio_private_queue mine;
-    struct nio_coro host;
+    struct nio_coro loop;  /* the context of the loop, while a coroutine runs */
+    struct nio_coro *here; /* the context that runs now: the loop's or a coroutine's */
+    struct nio_coro *host; /* where the running coroutine goes when it suspends */
+    uint32_t inline_depth; /* joined tasks that run inside of their joiner now */
     struct nio_rng rng;
     struct nio_slab_outbox outbox;
     uint64_t idle_since_ns;  /* 0 while busy */
@@ -129,6 +134,9 @@ bool nio_worker_step(struct nio_worker *worker, bool may_block);
 
 /* sched/run.c: polls a task that was popped. */
 void nio_run_task(struct nio_worker *worker, struct nio_task *task);
+/* The running task joins `task`: if that stands in this worker's LIFO slot it is run at once,
+ * inside of its joiner.  The caller looks at its state again. */
+void nio_run_joined(struct nio_worker *worker, struct nio_task *task);
 
 /* sched/schedule.c */
 enum nio_place { NIO_PLACE_LIFO, NIO_PLACE_TAIL };
@@ -150,6 +158,8 @@ void nio_release(const struct nio_schedule *self, struct nio_task *task);
 
 /* sched/worker.c.  Owner: the next task of the LIFO slot, the private and the local queues. */
 struct nio_task *nio_next_local(struct nio_worker *worker);
+/* Owner: takes `task` out of the LIFO slot.  False: it does not stand there. */
+bool nio_take_lifo(struct nio_worker *worker, const struct nio_task *task);
 
 /* sched/steal.c */
 /* Owner: the oldest task of the node's inject queues, with a batch behind it. */

@@ -20,17 +20,15 @@
 
 uint64_t nio_state_start(struct nio_task *task)
 {
-    /* relaxed: the CAS below re-reads it */
-    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
-    uint64_t new;
-    do {
-        NIO_DEBUG_ASSERT((old & NIO_STATE_NOTIFIED) && !(old & NIO_STATE_RUNNING) &&
-                         !(old & NIO_STATE_COMPLETE));
-        new = (old & ~(NIO_STATE_NOTIFIED | NIO_STATE_OP_DONE)) | NIO_STATE_RUNNING;
-        /* [TS2] acquire: sees what wakers and the last poll wrote.  Pairs with [TS1] and [TS3].
-         * relaxed on failure: retried. */
-    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acquire,
-                                                    memory_order_relaxed));
+    /* NOTIFIED is set and RUNNING is not, so that one subtraction turns the one into the other.
+     * [TS2] acquire: sees what wakers and the last poll wrote.  Pairs with [TS1] and [TS3]. */
+    uint64_t old = atomic_fetch_sub_explicit(&task->state, NIO_STATE_NOTIFIED - NIO_STATE_RUNNING,
+                                             memory_order_acquire);
+    NIO_DEBUG_ASSERT((old & NIO_STATE_NOTIFIED) && !(old & NIO_STATE_RUNNING) &&
+                     !(old & NIO_STATE_COMPLETE));
+    if (old & NIO_STATE_OP_DONE)
+        /* relaxed: the one operation that could set it has ended, and [TS2] has seen it */
+        (void)atomic_fetch_and_explicit(&task->state, ~NIO_STATE_OP_DONE, memory_order_relaxed);
     return old;
 }
 

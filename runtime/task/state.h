@@ -15,6 +15,10 @@
  * task sets RUNNING; the worker that runs it clears RUNNING or sets COMPLETE; the holder of the
  * join handle owns JOIN_INTEREST, JOIN_WAKER and WAKER_MOVED while the task is not complete.
  *
+ * A task that yields stays RUNNING while it stands in its queue (flag NIO_TASK_QUEUED): its next
+ * worker takes it over with the queue, without a transition.  Wakes meanwhile count as wakes during
+ * the poll.
+ *
  * The thread whose transition leads from "neither RUNNING nor NOTIFIED" to NOTIFIED, and only
  * that one, queues the task.  Every wake is a read-modify-write even when NOTIFIED is set
  * already: only so does the next poll see what the waker wrote before.

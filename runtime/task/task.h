@@ -46,6 +46,7 @@ enum nio_task_flag {
     NIO_TASK_OP_CANCELLED = 1 << 3, /* its operations were asked to end */
     NIO_TASK_FINISHED = 1 << 4,     /* has returned; the result is in place */
     NIO_TASK_OUTPUT_VALID = 1 << 5, /* a future that was polled to its end */
+    NIO_TASK_QUEUED = 1 << 7,       /* yielded: stands in a queue while RUNNING */
     NIO_TASK_VISITS = 1 << 6        /* goes to other workers to cancel operations on their rings */
 };
 
