@@ -402,7 +402,8 @@ static cpu_set_t sq_thread_cpus(void)
         (void)snprintf(path, sizeof path, "/proc/self/task/%s/comm", entry->d_name);
         FILE *file = fopen(path, "r");
         if (file && fgets(name, sizeof name, file) && strncmp(name, "iou-sqp", 7) == 0)
-            cr_assert_eq(sched_getaffinity(atoi(entry->d_name), sizeof cpus, &cpus), 0);
+            cr_assert_eq(
+                sched_getaffinity((pid_t)strtol(entry->d_name, NULL, 10), sizeof cpus, &cpus), 0);
         if (file)
             (void)fclose(file);
     }
@@ -476,8 +477,7 @@ Test(driver, the_sq_thread_of_a_real_time_worker_is_an_ordinary_one, .timeout = 
     cr_assert_eq(policy, SCHED_FIFO, "the worker's class is back");
     cr_assert_eq(now.sched_priority, 1);
     unsigned count;
-    cr_assert_eq(nio_driver_count_sq_threads(1, 2000, &count), 0, "%s",
-                 numio_strerror_detail());
+    cr_assert_eq(nio_driver_count_sq_threads(1, 2000, &count), 0, "%s", numio_strerror_detail());
     cr_assert_eq(count, 1);
     nio_driver_destroy(driver);
 }

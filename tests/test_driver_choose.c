@@ -52,8 +52,7 @@ Test(driver_choose, auto_takes_epoll_without_io_uring_and_passes_the_reason_on)
 Test(driver_choose, a_wish_is_granted_anywhere)
 {
     for (int shares = 0; shares < 2; shares++) {
-        cr_assert_eq(choose(NUMIO_DRIVER_SQPOLL, &everything, 1, 0.5, shares),
-                     NUMIO_DRIVER_SQPOLL);
+        cr_assert_eq(choose(NUMIO_DRIVER_SQPOLL, &everything, 1, 0.5, shares), NUMIO_DRIVER_SQPOLL);
         cr_assert_str_empty(reason);
         cr_assert_eq(choose(NUMIO_DRIVER_DEFER, &everything, 8, 0, shares), NUMIO_DRIVER_DEFER);
         cr_assert_str_empty(reason);

@@ -196,8 +196,8 @@ EACH_PROFILE(driver_ops, an_eventfd_is_waited_for, .timeout = 30)
 static int listen_somewhere(struct sockaddr_in *ret_address)
 {
     socklen_t bytes = sizeof *ret_address;
-    *ret_address = (struct sockaddr_in){ .sin_family = AF_INET,
-                                         .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    *ret_address =
+        (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cr_assert_eq(bind(fd, (struct sockaddr *)ret_address, sizeof *ret_address), 0);
     cr_assert_eq(listen(fd, 16), 0);
@@ -215,8 +215,7 @@ static struct pair connect_pair(struct nio_driver *driver)
     socklen_t peer_bytes = sizeof peer;
     struct numio_op accept_op, connect_op;
     struct pair pair = { .listener = listen_somewhere(&address) };
-    numio_op_accept(&accept_op, pair.listener, (struct sockaddr *)&peer, &peer_bytes,
-                    SOCK_CLOEXEC);
+    numio_op_accept(&accept_op, pair.listener, (struct sockaddr *)&peer, &peer_bytes, SOCK_CLOEXEC);
     harness_submit(driver, &accept_op);
     cr_assert_not(harness_wait(driver, &accept_op, 30), "nobody has connected yet");
     pair.client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -286,9 +285,13 @@ EACH_PROFILE(driver_ops, messages_carry_vectors_and_descriptors, .timeout = 30)
     memcpy(CMSG_DATA(&control.header), &pair[0], sizeof(int));
     char a[] = "ab", b[] = "cde", in[16];
     struct iovec out[] = { { a, 2 }, { b, 3 } }, into = { in, sizeof in };
-    struct msghdr message = { .msg_iov = out, .msg_iovlen = 2, .msg_control = &control,
+    struct msghdr message = { .msg_iov = out,
+                              .msg_iovlen = 2,
+                              .msg_control = &control,
                               .msg_controllen = sizeof control.bytes };
-    struct msghdr received = { .msg_iov = &into, .msg_iovlen = 1, .msg_control = &control,
+    struct msghdr received = { .msg_iov = &into,
+                               .msg_iovlen = 1,
+                               .msg_control = &control,
                                .msg_controllen = sizeof control.bytes };
     struct numio_op op, other;
     numio_op_recvmsg(&other, pair[1], &received, 0);
@@ -347,8 +350,8 @@ EACH_PROFILE(driver_ops, a_refused_connection_and_a_reset_are_told, .timeout = 3
     harness_submit(driver, &op);
     cr_assert_not(harness_wait(driver, &op, 20));
     struct linger abort_at_close = { .l_onoff = 1 };
-    cr_assert_eq(setsockopt(pair.client, SOL_SOCKET, SO_LINGER, &abort_at_close,
-                            sizeof abort_at_close), 0);
+    cr_assert_eq(
+        setsockopt(pair.client, SOL_SOCKET, SO_LINGER, &abort_at_close, sizeof abort_at_close), 0);
     cr_assert_eq(close(pair.client), 0);
     cr_assert(harness_wait(driver, &op, 5000));
     cr_assert_eq(op._result, -ECONNRESET);

@@ -157,8 +157,7 @@ bool nio_driver_has_completions(const struct nio_driver *driver)
     uint64_t next_ns = nio_timers_next_ns(&driver->timers);
     if (next_ns != NIO_TIMERS_NONE && nio_now_ns() >= next_ns)
         return true;
-    return is_epoll(driver) ? nio_epoll_has_completions(driver)
-                            : nio_uring_has_completions(driver);
+    return is_epoll(driver) ? nio_epoll_has_completions(driver) : nio_uring_has_completions(driver);
 }
 
 unsigned nio_driver_reap(struct nio_driver *driver, unsigned max)

@@ -56,12 +56,12 @@ struct nio_epoll {
     /* owner only; the atomic ones are hints that any thread may read */
     NIO_CACHE_ALIGNED struct slot *slots; /* indexed by descriptor */
     unsigned slot_count;
-    _Atomic unsigned waiting;      /* operations in slots */
-    unsigned offloaded;            /* operations on pool threads */
-    struct nio_op_queue unplaced;  /* the pool was full when they came */
+    _Atomic unsigned waiting;     /* operations in slots */
+    unsigned offloaded;           /* operations on pool threads */
+    struct nio_op_queue unplaced; /* the pool was full when they came */
     uint64_t scrubbed_ns;
     _Atomic uint64_t looked_ns;
-    _Atomic unsigned event_count;  /* events fetched by park and not yet looked at */
+    _Atomic unsigned event_count; /* events fetched by park and not yet looked at */
     struct epoll_event events[EVENTS];
 
     /* any thread, RMW */

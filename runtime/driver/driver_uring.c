@@ -304,8 +304,7 @@ bool nio_uring_has_completions(const struct nio_driver *driver)
     return (atomic_load_explicit(uring->sq_flags, memory_order_relaxed) &
             (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0 ||
            /* relaxed: as above */
-           atomic_load_explicit(&uring->starved, memory_order_relaxed) ==
-               NIO_STARVED_CREDITS_BACK;
+           atomic_load_explicit(&uring->starved, memory_order_relaxed) == NIO_STARVED_CREDITS_BACK;
 }
 
 /* Takes one completion apart.  Returns false when the batch must end in front of it. */
@@ -358,6 +357,10 @@ static unsigned take_batch(struct nio_uring *uring, bool is_owner, unsigned max,
     unsigned head = atomic_load_explicit(uring->cq_head, memory_order_relaxed);
     /* [DU3] acquire: as in cq_has_entries(). */
     unsigned tail = atomic_load_explicit(uring->cq_tail, memory_order_acquire);
+    if (!is_owner)
+        /* [DU1] acquire: sees the operations as the owner published them.  The kernel was in
+         * between and has ordered it already; tools that do not know that are told here. */
+        (void)atomic_load_explicit(uring->sq_tail, memory_order_acquire);
     unsigned first = head;
     while (head != tail && count < max) {
         const struct io_uring_cqe *cqe = &uring->cqes[head & uring->cq_mask];
@@ -437,7 +440,7 @@ unsigned nio_uring_reap_for(struct nio_driver *driver, unsigned max)
 unsigned nio_uring_in_flight(const struct nio_driver *driver)
 {
     const struct nio_uring *uring = nio_uring_of_const(driver);
-    /* [DU8] acquire: pairs with [DU7]; what a reaper wrote before is seen with the number. */
+    /* [DU6] acquire: pairs with [DU7]; what a reaper wrote before is seen with the number. */
     uint64_t completed = atomic_load_explicit(&uring->completed, memory_order_acquire);
     return (unsigned)(uring->submitted - completed) + uring->queue.count;
 }
@@ -482,8 +485,7 @@ int nio_uring_send_message(const struct nio_uring *uring)
 {
     struct io_uring_sqe sqe = { 0 };
     io_uring_prep_msg_ring(&sqe, uring->ring.ring_fd, 0, NIO_TAG_MESSAGE, 0);
-    return syscall(SYS_io_uring_register, -1, NIO_REGISTER_SEND_MSG_RING, &sqe, 1) < 0 ? -errno
-                                                                                        : 0;
+    return syscall(SYS_io_uring_register, -1, NIO_REGISTER_SEND_MSG_RING, &sqe, 1) < 0 ? -errno : 0;
 }
 
 void nio_uring_wake(struct nio_driver *driver)
@@ -497,7 +499,8 @@ void nio_uring_wake(struct nio_driver *driver)
 void nio_uring_park(struct nio_driver *driver, int64_t limit_ns)
 {
     struct nio_uring *uring = nio_uring_of(driver);
-    if (!drain_queue(uring) || limit_ns == 0 || driver->ended.head || nio_uring_has_completions(driver)) {
+    if (!drain_queue(uring) || limit_ns == 0 || driver->ended.head ||
+        nio_uring_has_completions(driver)) {
         nio_uring_flush(driver);
         return;
     }

@@ -103,8 +103,8 @@ static enum nio_attempt attempt_accept(const struct io_uring_sqe *sqe, int32_t *
     int flags = fcntl(sqe->fd, F_GETFL);
     if (flags < 0 || (!(flags & O_NONBLOCK) && fcntl(sqe->fd, F_SETFL, flags | O_NONBLOCK) < 0))
         return ended(-errno, ret_result);
-    int32_t result = result_of(accept4(sqe->fd, address(sqe->addr), address(sqe->addr2),
-                                       (int)sqe->accept_flags));
+    int32_t result = result_of(
+        accept4(sqe->fd, address(sqe->addr), address(sqe->addr2), (int)sqe->accept_flags));
     return result == -EAGAIN ? NIO_ATTEMPT_WAIT : ended(result, ret_result);
 }
 

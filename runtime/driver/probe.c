@@ -82,8 +82,8 @@ void nio_driver_probe(struct nio_driver_probe *ret_probe)
         nio_ring_explain(probe.uring_error, probe.reason, sizeof probe.reason);
     } else {
         probe.has_uring = true;
-        probe.has_defer = try_ring(IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, NULL,
-                                   NULL) == 0;
+        probe.has_defer =
+            try_ring(IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, NULL, NULL) == 0;
         int error = try_ring(IORING_SETUP_SQPOLL, NULL, NULL);
         probe.has_sqpoll = error == 0;
         if (error)

@@ -13,18 +13,23 @@
 #include "runtime/driver/driver_impl.h"
 
 /* The low bits of user_data, free in a pointer to an operation. */
-enum nio_uring_tag { NIO_TAG_OP = 0, NIO_TAG_WAKE = 1, NIO_TAG_CANCEL = 2,
-                     NIO_TAG_MESSAGE = 3, NIO_TAG_MASK = 7 };
+enum nio_uring_tag {
+    NIO_TAG_OP = 0,
+    NIO_TAG_WAKE = 1,
+    NIO_TAG_CANCEL = 2,
+    NIO_TAG_MESSAGE = 3,
+    NIO_TAG_MASK = 7
+};
 
 /* Whether the queue waits for credits that a sibling may return. */
 enum nio_uring_starved { NIO_STARVED_NOT = 0, NIO_STARVED_WAITS, NIO_STARVED_CREDITS_BACK };
 
 enum {
-    NIO_URING_ENTRIES_MIN = 64,   /* no further halving below */
-    NIO_URING_CQ_FACTOR = 8,      /* CQ entries for each SQ entry ... */
-    NIO_URING_CQ_FACTOR_MIN = 2,  /* ... in the smallest ring so few ... */
+    NIO_URING_ENTRIES_MIN = 64,       /* no further halving below */
+    NIO_URING_CQ_FACTOR = 8,          /* CQ entries for each SQ entry ... */
+    NIO_URING_CQ_FACTOR_MIN = 2,      /* ... in the smallest ring so few ... */
     NIO_URING_CQ_ENTRIES_MAX = 65536, /* ... up to the kernel's limit */
-    NIO_URING_WAKE_RESERVE = 8    /* CQ entries for the eventfd's completions */
+    NIO_URING_WAKE_RESERVE = 8        /* CQ entries for the eventfd's completions */
 };
 
 struct nio_uring {
@@ -48,13 +53,13 @@ struct nio_uring {
     struct io_uring ring;
 
     /* owner only */
-    NIO_CACHE_ALIGNED unsigned tail;  /* SQEs filled, ahead of *sq_tail until published */
-    unsigned published;               /* what *sq_tail says */
-    bool wake_armed;                  /* the eventfd is watched by the ring */
-    unsigned queued_cancelled;        /* operations in `queue` that are to end unsubmitted */
-    uint64_t submitted;               /* operations that took a credit, ever */
-    uint64_t cancels;                 /* cancels submitted, ever */
-    struct nio_op_queue queue;        /* operations that wait for a credit or for SQ room */
+    NIO_CACHE_ALIGNED unsigned tail; /* SQEs filled, ahead of *sq_tail until published */
+    unsigned published;              /* what *sq_tail says */
+    bool wake_armed;                 /* the eventfd is watched by the ring */
+    unsigned queued_cancelled;       /* operations in `queue` that are to end unsubmitted */
+    uint64_t submitted;              /* operations that took a credit, ever */
+    uint64_t cancels;                /* cancels submitted, ever */
+    struct nio_op_queue queue;       /* operations that wait for a credit or for SQ room */
 
     /* whoever holds cq_lock writes; the owner reads */
     NIO_CACHE_ALIGNED struct nio_lock cq_lock;
