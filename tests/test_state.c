@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+#include "runtime/task/state.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "tests/seeded.h"
+
+enum { RANDOM_TASKS = 3000, RANDOM_STEPS_MAX = 200, EXTRA_REFS_MAX = 5 };
+
+TestSuite(state, .timeout = 60);
+
+/* What the word should say, one field per bit, and who holds what. */
+struct model {
+    bool is_running, is_complete, is_notified, has_join, has_waker, is_cancelled, is_op_done;
+    bool has_moved;
+    unsigned refs;  /* all of them */
+    unsigned extra; /* those of wakers and abort handles */
+    uintptr_t waker;
+};
+
+static uint64_t encode(const struct model *m)
+{
+    return (m->is_running ? NIO_STATE_RUNNING : 0) | (m->is_complete ? NIO_STATE_COMPLETE : 0) |
+           (m->is_notified ? NIO_STATE_NOTIFIED : 0) | (m->has_join ? NIO_STATE_JOIN_INTEREST : 0) |
+           (m->has_waker ? NIO_STATE_JOIN_WAKER : 0) | (m->is_cancelled ? NIO_STATE_CANCELLED : 0) |
+           (m->is_op_done ? NIO_STATE_OP_DONE : 0) | (m->has_moved ? NIO_STATE_WAKER_MOVED : 0) |
+           m->refs * NIO_STATE_REF;
+}
+
+static uint64_t word(const struct nio_task *task)
+{
+    /* relaxed: one thread */
+    return atomic_load_explicit(&task->state, memory_order_relaxed);
+}
+
+static void init(struct nio_task *task, struct model *m, bool has_join)
+{
+    memset(task, 0, sizeof *task);
+    atomic_init(&task->state, nio_state_initial(has_join));
+    *m = (struct model){ .is_notified = true, .has_join = has_join, .refs = has_join ? 2 : 1 };
+}
+
+static bool is_idle(const struct model *m)
+{
+    return !m->is_running && !m->is_complete && !m->is_notified;
+}
+
+/* A wake in the model; returns what the caller must do. */
+static enum nio_wake_action model_wake(struct model *m)
+{
+    bool was_idle = is_idle(m);
+    m->is_notified = true;
+    return was_idle ? NIO_WAKE_QUEUE : NIO_WAKE_NOTHING;
+}
+
+static void step_worker(struct nio_task *task, struct model *m, unsigned choice)
+{
+    if (!m->is_running) {
+        if (!m->is_notified || m->is_complete)
+            return;
+        uint64_t before = encode(m);
+        cr_assert_eq(nio_state_start(task), before);
+        m->is_running = true;
+        m->is_notified = m->is_op_done = false;
+        return;
+    }
+    switch (choice % 5) {
+    case 0:
+    case 1:
+        m->is_running = false;
+        cr_assert_eq(nio_state_idle(task), m->is_notified);
+        return;
+    case 2:
+        m->is_running = false;
+        m->is_notified = true;
+        nio_state_requeue(task);
+        return;
+    case 3:
+        return; /* the poll goes on */
+    default:
+        break;
+    }
+    uintptr_t waker = 1234;
+    m->is_running = m->is_notified = false;
+    m->is_complete = true;
+    m->refs--;
+    cr_assert_eq(nio_state_complete(task, &waker), m->refs == 0);
+    cr_assert_eq(waker, m->has_waker ? m->waker : 0);
+}
+
+static void step_joiner(struct nio_task *task, struct model *m, unsigned choice)
+{
+    if (!m->has_join)
+        return;
+    if (choice % 8 == 7 && (!m->has_waker || m->is_complete)) {
+        bool was_last = m->refs == 1;
+        m->has_join = was_last; /* the shortcut leaves the word of a dead cell alone */
+        m->refs -= was_last ? 0 : 1;
+        cr_assert_eq(nio_state_drop_join(task), was_last);
+        if (was_last)
+            m->refs = 0;
+    } else if (!m->has_waker) {
+        uintptr_t waker = 16 * (choice + 1);
+        cr_assert_eq(nio_state_set_join_waker(task, waker), !m->is_complete);
+        m->has_waker = !m->is_complete;
+        m->waker = waker;
+        cr_assert_eq(nio_state_join_waker(task), waker);
+    } else if (choice % 2) {
+        cr_assert_eq(nio_state_unset_join_waker(task), !m->is_complete);
+        m->has_moved |= !m->is_complete;
+        m->has_waker = m->is_complete;
+    }
+}
+
+static void step_waker(struct nio_task *task, struct model *m, unsigned choice)
+{
+    if (m->extra == 0)
+        return;
+    switch (choice % 6) {
+    case 0:
+        cr_assert_eq(nio_state_wake_by_ref(task), model_wake(m));
+        return;
+    case 1:
+        m->is_cancelled = true;
+        cr_assert_eq(nio_state_cancel(task), model_wake(m));
+        return;
+    case 2:
+        if (m->extra == EXTRA_REFS_MAX)
+            return;
+        nio_state_ref(task);
+        m->refs++;
+        m->extra++;
+        return;
+    case 3:
+        m->refs--;
+        m->extra--;
+        cr_assert_eq(nio_state_unref(task), m->refs == 0);
+        return;
+    default: {
+        enum nio_wake_action wanted = model_wake(m);
+        m->refs--;
+        m->extra--;
+        cr_assert_eq(nio_state_wake_by_value(task), m->refs == 0 ? NIO_WAKE_RELEASE : wanted);
+    }
+    }
+}
+
+static void step_others(struct nio_task *task, struct model *m, unsigned choice)
+{
+    if (choice % 3 == 0) {
+        enum nio_wake_action wanted = NIO_WAKE_NOTHING;
+        if (!m->is_complete) {
+            m->is_cancelled = true;
+            wanted = model_wake(m);
+        }
+        cr_assert_eq(nio_state_cancel_owned(task), wanted);
+    } else if (choice % 3 == 1 && !m->is_complete && !m->is_op_done) {
+        enum nio_wake_action wanted = model_wake(m);
+        m->is_op_done = true;
+        cr_assert_eq(nio_state_wake_op_done(task), wanted);
+    } else if (m->is_running && m->extra < EXTRA_REFS_MAX) {
+        nio_state_ref(task); /* the running task makes a waker */
+        m->refs++;
+        m->extra++;
+    }
+}
+
+Test(state, every_transition_agrees_with_a_naive_model)
+{
+    struct nio_rng rng = seeded_rng(1);
+    unsigned released = 0;
+    for (unsigned i = 0; i < RANDOM_TASKS; i++) {
+        struct nio_task task;
+        struct model m;
+        init(&task, &m, nio_rng_below(&rng, 2) == 0);
+        for (unsigned step = 0; step < RANDOM_STEPS_MAX && m.refs > 0; step++) {
+            unsigned who = nio_rng_below(&rng, 8);
+            unsigned choice = nio_rng_below(&rng, 1000);
+            if (who < 3)
+                step_worker(&task, &m, choice);
+            else if (who < 5)
+                step_joiner(&task, &m, choice);
+            else if (who < 7)
+                step_waker(&task, &m, choice);
+            else
+                step_others(&task, &m, choice);
+            if (m.refs > 0)
+                cr_assert_eq(word(&task), encode(&m), "task %u step %u: %#lx, expected %#lx", i,
+                             step, (unsigned long)word(&task), (unsigned long)encode(&m));
+        }
+        released += m.refs == 0;
+    }
+    cr_assert_gt(released, RANDOM_TASKS / 2, "the walk seldom came to an end: %u", released);
+}
+
+Test(state, a_wake_of_an_idle_task_queues_it_exactly_once)
+{
+    struct nio_task task;
+    struct model m;
+    init(&task, &m, true);
+    cr_assert_eq(nio_state_wake_by_ref(&task), NIO_WAKE_NOTHING, "it is queued from the spawn");
+    (void)nio_state_start(&task);
+    cr_assert_not(nio_state_idle(&task));
+    cr_assert_eq(nio_state_wake_by_ref(&task), NIO_WAKE_QUEUE);
+    cr_assert_eq(nio_state_wake_by_ref(&task), NIO_WAKE_NOTHING);
+    cr_assert_eq(nio_state_cancel(&task), NIO_WAKE_NOTHING);
+}
+
+Test(state, a_wake_during_a_poll_is_handed_to_the_poller)
+{
+    struct nio_task task;
+    struct model m;
+    init(&task, &m, true);
+    (void)nio_state_start(&task);
+    cr_assert_eq(nio_state_wake_by_ref(&task), NIO_WAKE_NOTHING);
+    cr_assert(nio_state_idle(&task), "the poller must queue it");
+    cr_assert_eq(nio_state_wake_by_ref(&task), NIO_WAKE_NOTHING, "it is queued already");
+}
+
+Test(state, requeue_queues_whether_a_wake_came_or_not)
+{
+    for (unsigned is_woken = 0; is_woken < 2; is_woken++) {
+        struct nio_task task;
+        struct model m;
+        init(&task, &m, false);
+        (void)nio_state_start(&task);
+        if (is_woken)
+            cr_assert_eq(nio_state_wake_op_done(&task), NIO_WAKE_NOTHING);
+        nio_state_requeue(&task);
+        cr_assert_eq(nio_state_wake_by_ref(&task), NIO_WAKE_NOTHING);
+        cr_assert_eq((nio_state_start(&task) & NIO_STATE_OP_DONE) != 0, is_woken,
+                     "a requeue must keep OP_DONE");
+    }
+}
+
+Test(state, op_done_is_seen_by_the_next_start_and_only_by_that)
+{
+    struct nio_task task;
+    struct model m;
+    init(&task, &m, false);
+    (void)nio_state_start(&task);
+    cr_assert_not(nio_state_idle(&task));
+    cr_assert_eq(nio_state_wake_op_done(&task), NIO_WAKE_QUEUE);
+    cr_assert(nio_state_start(&task) & NIO_STATE_OP_DONE);
+    nio_state_requeue(&task);
+    cr_assert_not(nio_state_start(&task) & NIO_STATE_OP_DONE);
+}
+
+Test(state, a_complete_task_is_never_queued)
+{
+    struct nio_task task;
+    struct model m;
+    uintptr_t waker;
+    init(&task, &m, true);
+    (void)nio_state_start(&task);
+    nio_state_ref(&task);
+    cr_assert_not(nio_state_complete(&task, &waker));
+    cr_assert_eq(nio_state_wake_by_ref(&task), NIO_WAKE_NOTHING);
+    cr_assert_eq(nio_state_cancel(&task), NIO_WAKE_NOTHING);
+    cr_assert_eq(nio_state_cancel_owned(&task), NIO_WAKE_NOTHING);
+    cr_assert_eq(nio_state_wake_by_value(&task), NIO_WAKE_NOTHING);
+    cr_assert(nio_state_drop_join(&task));
+}
+
+Test(state, the_last_holder_whoever_it_is_releases)
+{
+    struct nio_task task;
+    struct model m;
+    uintptr_t waker;
+    init(&task, &m, true);
+    (void)nio_state_start(&task);
+    nio_state_ref(&task);
+    cr_assert_not(nio_state_complete(&task, &waker));
+    cr_assert_not(nio_state_drop_join(&task));
+    cr_assert_eq(nio_state_wake_by_value(&task), NIO_WAKE_RELEASE);
+
+    init(&task, &m, false);
+    (void)nio_state_start(&task);
+    cr_assert(nio_state_complete(&task, &waker), "nobody else knew it");
+    cr_assert_eq(waker, 0);
+}
+
+Test(state, complete_hands_out_the_waker_that_stands_there_also_after_it_moved)
+{
+    for (unsigned moves = 0; moves < 4; moves++) {
+        struct nio_task task;
+        struct model m;
+        uintptr_t waker;
+        init(&task, &m, true);
+        (void)nio_state_start(&task);
+        for (unsigned i = 0; i < moves; i++) {
+            cr_assert(nio_state_set_join_waker(&task, 16 + i));
+            cr_assert(nio_state_unset_join_waker(&task));
+        }
+        cr_assert(nio_state_set_join_waker(&task, 4096));
+        cr_assert_not(nio_state_complete(&task, &waker));
+        cr_assert_eq(waker, 4096);
+        cr_assert_not(nio_state_unset_join_waker(&task), "the completer has it");
+        cr_assert(nio_state_drop_join(&task));
+    }
+}
+
+/* The word after taking a waker back must differ from every word before: a completer that has read
+ * the old waker must fail its CAS. */
+Test(state, taking_a_waker_back_and_leaving_another_changes_the_word)
+{
+    struct nio_task task;
+    struct model m;
+    init(&task, &m, true);
+    (void)nio_state_start(&task);
+    cr_assert(nio_state_set_join_waker(&task, 16));
+    uint64_t before = word(&task);
+    cr_assert(nio_state_unset_join_waker(&task));
+    cr_assert(nio_state_set_join_waker(&task, 32));
+    cr_assert_neq(word(&task), before);
+}
+
+Test(state, cancel_owned_leaves_a_free_cell_alone)
+{
+    struct nio_task task;
+    memset(&task, 0, sizeof task);
+    cr_assert_eq(nio_state_cancel_owned(&task), NIO_WAKE_NOTHING);
+    cr_assert_eq(word(&task), 0);
+}
