@@ -101,6 +101,7 @@ static int offload_to_pool(void *context, void (*fn)(void *arg), void *arg)
     if (!offload)
         return -ENOMEM;
     offload->job.run = run_offload;
+    offload->job.is_io = true;
     offload->fn = fn;
     offload->arg = arg;
     int rc = nio_blocking_submit(worker->handle->blocking, worker->node->index, &offload->job);

@@ -234,7 +234,7 @@ int nio_blocking_submit(struct nio_blocking *pool, unsigned node_index,
     bool wants_wake = false;
     bool wants_thread = false;
     nio_lock_acquire(&node->lock);
-    if (node->is_closed || node->queued >= pool->queue_max) {
+    if (!job->is_io && (node->is_closed || node->queued >= pool->queue_max)) {
         bool is_closed = node->is_closed;
         nio_lock_release(&node->lock);
         return refuse(pool, is_closed);
@@ -263,6 +263,19 @@ int nio_blocking_submit(struct nio_blocking *pool, unsigned node_index,
     return give_up_thread(node, job);
 }
 
+/* Under the lock: takes the oldest job that is no I/O out of the queue, NULL if there is none. */
+static struct nio_blocking_job *pop_cancellable(struct pool_node *node)
+{
+    struct nio_mpsc_node *link = node->first;
+    while (link && NIO_CONTAINER_OF(link, struct nio_blocking_job, link)->is_io)
+        link = link->next; /* bounded by the queue */
+    if (!link)
+        return NULL;
+    struct nio_blocking_job *job = NIO_CONTAINER_OF(link, struct nio_blocking_job, link);
+    (void)withdraw(node, job); /* it is there: the lock was held */
+    return job;
+}
+
 void nio_blocking_close(struct nio_blocking *pool)
 {
     for (unsigned i = 0; i < pool->handle->node_count; i++) {
@@ -272,7 +285,7 @@ void nio_blocking_close(struct nio_blocking *pool)
         /* relaxed: changes under the lock only */
         (void)atomic_fetch_add_explicit(&node->wakes, 1, memory_order_relaxed);
         struct nio_blocking_job *job;
-        while ((job = pop(node))) { /* bounded by the queue */
+        while ((job = pop_cancellable(node))) { /* bounded by the queue */
             nio_lock_release(&node->lock);
             job->run(job, true);
             nio_lock_acquire(&node->lock);

@@ -68,6 +68,7 @@ int numio_spawn_blocking_at(const struct numio_site *site, struct numio_handle *
     task->entry.run = fn;
     task->with.arg = arg;
     blocking->job.run = run_blocking_task;
+    blocking->job.is_io = false;
     nio_call_spawn_hook(&placement, task);
     rc = nio_blocking_submit(placement.handle->blocking, placement.node->index, &blocking->job);
     if (rc < 0) {
