@@ -30,13 +30,14 @@ struct pool_node {
     unsigned index;                     /* constant */
     struct nio_mpsc_node *first, *last; /* under the lock, as all below */
     unsigned queued, idle, pending_wakes, threads;
+    unsigned threads_max; /* constant: the node's share of the cap, at least one */
     bool is_closed;
     _Atomic uint32_t wakes; /* futex; counts up under the lock */
 };
 
 struct nio_blocking {
     struct numio_handle *handle; /* constant */
-    unsigned node_threads_max, queue_max;
+    unsigned queue_max;
     uint64_t keep_alive_ns;
     NIO_CACHE_ALIGNED _Atomic uint32_t threads; /* futex for destroy */
     struct pool_node *nodes;
@@ -61,16 +62,20 @@ int nio_blocking_create(struct numio_handle *handle, struct nio_blocking **ret_p
         return -ENOMEM;
     }
     pool->handle = handle;
-    pool->node_threads_max =
-        (handle->config.blocking_threads + handle->node_count - 1) / handle->node_count;
     pool->queue_max = handle->config.blocking_queue;
-    pool->keep_alive_ns = handle->config.blocking_keep_alive_ns;
+    pool->keep_alive_ns = handle->config.blocking_keep_alive_ns < INT64_MAX / 2
+                              ? handle->config.blocking_keep_alive_ns
+                              : INT64_MAX / 2; /* for ever, and added to the clock it fits */
     atomic_init(&pool->threads, 0);
     for (unsigned i = 0; i < handle->node_count; i++) {
         struct pool_node *node = &pool->nodes[i];
         nio_lock_init(&node->lock, NIO_RANK_BLOCKING);
         node->pool = pool;
         node->index = i;
+        node->threads_max = handle->config.blocking_threads / handle->node_count +
+                            (i < handle->config.blocking_threads % handle->node_count);
+        if (node->threads_max == 0)
+            node->threads_max = 1; /* else the node's functions would never run */
         atomic_init(&node->wakes, 0);
     }
     *ret_pool = pool;
@@ -251,7 +256,7 @@ int nio_blocking_submit(struct nio_blocking *pool, unsigned node_index,
         wants_wake = true;
         /* relaxed: changes under the lock only; the sleeper compares the value */
         (void)atomic_fetch_add_explicit(&node->wakes, 1, memory_order_relaxed);
-    } else if (node->threads < pool->node_threads_max) {
+    } else if (node->threads < node->threads_max) {
         node->threads++;
         wants_thread = true;
     }

@@ -61,7 +61,8 @@ struct numio_config {
     unsigned inject_interval;  /* ticks between looks at the inject queue; 0: tuned, about 61 */
     unsigned driver_interval;  /* busy ticks between looks at the ring; 0: 61 */
     size_t stack_bytes;        /* coroutine stacks, 8 KiB to 64 MiB; 0: 64 KiB */
-    unsigned blocking_threads; /* most threads of the blocking pool, all nodes; 0: 64 */
+    unsigned blocking_threads; /* most threads of the blocking pool, all nodes, but one for each;
+                                  0: 64 */
     uint64_t blocking_keep_alive_ns; /* an idle one ends after this; 0: 10 s */
     unsigned blocking_queue;         /* waiting functions per node before -EAGAIN; 0: 16384 */
     bool blocking_on_worker_cpus;    /* let the pool use the workers' CPUs even if others exist */
