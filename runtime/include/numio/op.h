@@ -42,11 +42,10 @@ struct numio_op {
     uint32_t _reserved;
 };
 
+/* Every field, so that compilers that warn of missing ones have nothing to say. */
 #define NUMIO_OP_INIT                                                                              \
     {                                                                                              \
-        {                                                                                          \
-            0                                                                                      \
-        }                                                                                          \
+        { 0 }, NULL, NULL, NULL, NULL, { 0 }, 0, 0, 0, 0                                           \
     }
 
 /* Prepare an operation.  They mirror the system calls of the same name; `off` -1 means the
