@@ -86,18 +86,19 @@ void nio_idle_sleep(struct nio_idle *idle, unsigned index, bool was_searching)
     nio_lock_release(&idle->lock);
 }
 
-bool nio_idle_leave(struct nio_idle *idle, unsigned index)
+bool nio_idle_leave(struct nio_idle *idle, unsigned index, bool as_searcher)
 {
     uint64_t bit = UINT64_C(1) << (index % 64);
     nio_lock_acquire(&idle->lock);
     bool was_asleep = (idle->sleepers[index / 64] & bit) != 0;
     if (was_asleep) {
         idle->sleepers[index / 64] &= ~bit;
+        uint32_t change = (as_searcher ? (uint32_t)SEARCHING_ONE : 0) - SLEEPING_ONE;
         /* [ID2] seq_cst: as above, pairs with [ID1] */
-        (void)atomic_fetch_sub_explicit(&idle->state, SLEEPING_ONE, memory_order_seq_cst);
+        (void)atomic_fetch_add_explicit(&idle->state, change, memory_order_seq_cst);
     }
     nio_lock_release(&idle->lock);
-    return was_asleep;
+    return as_searcher || !was_asleep;
 }
 
 void nio_idle_check(struct nio_idle *idle)

@@ -9,8 +9,10 @@
  *   sleeper   changes the state word (seq_cst RMW), then looks at every source of work
  *             (seq_cst loads), and only then parks
  * One of the two sees the other.  A pusher that sees a searcher wakes nobody: the searcher has
- * not yet given up, and when it gives up it is a sleeper that looks again.  A searcher that finds
- * work and was the last one wakes the next, so that searchers follow the work.
+ * not yet given up, and when it gives up it is a sleeper that looks again; if it then sees
+ * something it leaves as a searcher, since it stands for the wakes that were not sent because of
+ * it.  A searcher that finds work and was the last one wakes the next, so that searchers follow the
+ * work and nobody sleeps while a task waits behind a long poll.
  *
  * A sleeper that was taken counts as a searcher from that moment.  At most half of a node's
  * workers search at a time (Tokio's limit), which bounds the contention on the queues.
@@ -70,8 +72,9 @@ bool nio_idle_begin_search(struct nio_idle *idle);
 bool nio_idle_end_search(struct nio_idle *idle);
 /* Worker: announces that it sleeps; it must then look at every source of work once more. */
 void nio_idle_sleep(struct nio_idle *idle, unsigned index, bool was_searching);
-/* Worker: is awake again.  False: somebody took it, so that it is a searcher. */
-bool nio_idle_leave(struct nio_idle *idle, unsigned index);
+/* Worker: is awake again, as a searcher if it says so or if somebody took it.  Returns whether it
+ * is one. */
+bool nio_idle_leave(struct nio_idle *idle, unsigned index, bool as_searcher);
 
 /* Aborts if the counts and the bitmap disagree.  No thread may use `idle` meanwhile. */
 void nio_idle_check(struct nio_idle *idle);

@@ -247,8 +247,9 @@ static void sleep_until_woken(struct nio_worker *worker)
 {
     struct nio_node *node = worker->node;
     nio_slab_outbox_flush(&worker->outbox);
-    nio_idle_sleep(&node->idle, worker->index_in_node, worker->is_searching);
-    worker->is_searching = false;
+    bool was_searching = worker->is_searching;
+    nio_idle_sleep(&node->idle, worker->index_in_node, was_searching);
+    bool has_parked = false;
     if (!nio_sees_work(worker) && !is_called(worker) &&
         !nio_driver_has_completions(worker->driver)) {
         /* One sleeper of a node with busy workers looks around now and then, for what a worker in
@@ -266,9 +267,12 @@ static void sleep_until_woken(struct nio_worker *worker)
         if (is_watcher)
             /* relaxed: as above */
             atomic_store_explicit(&node->watcher, 0, memory_order_relaxed);
+        has_parked = true;
     }
-    if (!nio_idle_leave(&node->idle, worker->index_in_node))
-        worker->is_searching = true; /* whoever took it counts on that */
+    /* Pushers left their work to a searcher that has not parked since: it goes on being one.
+     * Whoever took a sleeper counts on the same. */
+    worker->is_searching =
+        nio_idle_leave(&node->idle, worker->index_in_node, was_searching && !has_parked);
 }
 
 /* Nothing to run at home.  Returns what it found, or sleeps and returns NULL. */
