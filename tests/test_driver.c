@@ -2,7 +2,6 @@
 /* The driver's own promises: nothing is lost, cancelled or full, asleep or awake. */
 #include "tests/driver_each.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -16,6 +15,7 @@
 
 #include "runtime/base/mem.h"
 #include "runtime/driver/uring.h"
+#include "runtime/driver/uring_setup.h"
 
 enum { MANY = 1000 };
 static struct numio_op many[MANY];
@@ -390,24 +390,12 @@ Test(driver, a_sibling_leaves_the_completions_to_whoever_is_at_it, .timeout = 30
 
 /* ---- setting up --------------------------------------------------------------------------- */
 
-/* The CPUs of the only SQ thread. */
-static cpu_set_t sq_thread_cpus(void)
+static cpu_set_t sq_thread_cpus(const struct nio_driver *driver)
 {
     cpu_set_t cpus;
-    CPU_ZERO(&cpus);
-    DIR *tasks = opendir("/proc/self/task");
-    const struct dirent *entry;
-    while ((entry = readdir(tasks))) {
-        char path[300], name[32] = "";
-        (void)snprintf(path, sizeof path, "/proc/self/task/%s/comm", entry->d_name);
-        FILE *file = fopen(path, "r");
-        if (file && fgets(name, sizeof name, file) && strncmp(name, "iou-sqp", 7) == 0)
-            cr_assert_eq(
-                sched_getaffinity((pid_t)strtol(entry->d_name, NULL, 10), sizeof cpus, &cpus), 0);
-        if (file)
-            (void)fclose(file);
-    }
-    (void)closedir(tasks);
+    int tid = nio_sq_thread_of(nio_driver_ring_fd(driver));
+    cr_assert_gt(tid, 0);
+    cr_assert_eq(sched_getaffinity(tid, sizeof cpus, &cpus), 0);
     return cpus;
 }
 
@@ -428,7 +416,7 @@ Test(driver, attached_rings_share_one_sq_thread_on_its_cpu, .timeout = 30)
     cr_assert_eq(harness_run(third, &op), 0);
     cr_assert_eq(nio_driver_count_sq_threads(1, 2000, &count), 0);
     cr_assert_eq(count, 1);
-    cpu_set_t cpus = sq_thread_cpus();
+    cpu_set_t cpus = sq_thread_cpus(second);
     cr_assert_eq(CPU_COUNT(&cpus), 1);
     cr_assert(CPU_ISSET(0, &cpus));
     nio_driver_destroy(first);
@@ -458,7 +446,7 @@ Test(driver, an_unpinned_sq_thread_gets_the_mask_and_the_worker_keeps_its_cpu, .
     unsigned count;
     cr_assert_eq(nio_driver_count_sq_threads(1, 2000, &count), 0);
     cr_assert_eq(count, 1);
-    cpu_set_t cpus = sq_thread_cpus();
+    cpu_set_t cpus = sq_thread_cpus(driver);
     cr_assert(CPU_ISSET(0, &cpus) && CPU_ISSET(1, &cpus));
     nio_driver_destroy(driver);
 }
@@ -480,6 +468,22 @@ Test(driver, the_sq_thread_of_a_real_time_worker_is_an_ordinary_one, .timeout = 
     cr_assert_eq(nio_driver_count_sq_threads(1, 2000, &count), 0, "%s", numio_strerror_detail());
     cr_assert_eq(count, 1);
     nio_driver_destroy(driver);
+}
+
+Test(driver, an_sq_thread_on_a_workers_core_is_nicer_than_the_worker, .timeout = 30)
+{
+    each_require_uring();
+    struct nio_driver_options options = harness_options(NUMIO_DRIVER_SQPOLL);
+    for (int shares = 0; shares < 2; shares++) {
+        options.sq_shares_core = shares;
+        struct nio_driver *driver = each_create(&options);
+        cr_assert_null(nio_driver_reason(driver), "%s", nio_driver_reason(driver));
+        int tid = nio_sq_thread_of(nio_driver_ring_fd(driver));
+        cr_assert_gt(tid, 0);
+        cr_assert_eq(getpriority(PRIO_PROCESS, (id_t)tid),
+                     getpriority(PRIO_PROCESS, 0) + (shares ? 5 : 0));
+        nio_driver_destroy(driver);
+    }
 }
 
 Test(driver, a_cpu_that_does_not_exist_is_given_up_with_a_reason, .timeout = 30)

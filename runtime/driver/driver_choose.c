@@ -55,7 +55,10 @@ static int for_defer(const struct nio_driver_probe *probe, unsigned allowed_cpus
     return NUMIO_DRIVER_EPOLL;
 }
 
-/* What keeps AUTO from sqpoll, NULL if nothing does. */
+/* What keeps AUTO from sqpoll, NULL if nothing does.  On a shared core, with the SQ thread made
+ * nicer than its worker, TCP echo is faster than under defer (1 connection: p50 26 against 39 us),
+ * but a cached read has to go to the SQ thread's context and back: 5.2 against 1.4 us at depth 1,
+ * and 0.86 times the throughput at depth 32. */
 static const char *objection(unsigned allowed_cpus, double cpu_quota, bool sq_shares_core)
 {
     if (allowed_cpus < 2)
@@ -63,7 +66,8 @@ static const char *objection(unsigned allowed_cpus, double cpu_quota, bool sq_sh
     if (cpu_quota > 0 && cpu_quota < 2)
         return "defer, because the CPU quota is below two and an SQ thread would use it up";
     if (sq_shares_core)
-        return "defer, because no core is free for an SQ thread";
+        return "defer, because no core is free for an SQ thread: on a worker's core it costs "
+               "cached reads two switches each";
     return NULL;
 }
 

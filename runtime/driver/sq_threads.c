@@ -15,9 +15,10 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/error.h"
 #include "runtime/driver/driver.h"
+#include "runtime/driver/uring_setup.h"
 
 static const char name_prefix[] = "iou-sqp";
-enum { LOOK_AGAIN_US = 2000 };
+enum { LOOK_AGAIN_US = 2000, FDINFO_TRIES = 400 };
 
 static bool is_sq_thread(int task_dir, const char *tid)
 {
@@ -67,4 +68,42 @@ int nio_driver_count_sq_threads(unsigned expected, unsigned patience_ms, unsigne
     }
     *ret_count = found;
     return error;
+}
+
+static int read_sq_thread(const char *path)
+{
+    char line[128];
+    int tid = -ESRCH;
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return -errno;
+    while (tid < 0 && fgets(line, sizeof line, file)) {
+        int value;
+        if (sscanf(line, "SqThread: %d", &value) == 1 && value > 0)
+            tid = value;
+    }
+    (void)fclose(file); /* only read from */
+    return tid;
+}
+
+/* Until the thread has run for the first time the kernel names its creator instead, and while the
+ * ring is busy it names nobody. */
+int nio_sq_thread_of(int ring_fd)
+{
+    char path[64], tid_text[16];
+    (void)snprintf(path, sizeof path, "/proc/self/fdinfo/%d", ring_fd); /* fits */
+    int task_dir = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (task_dir < 0)
+        return -errno;
+    int tid = -ESRCH;
+    for (int i = 0; tid == -ESRCH && i < FDINFO_TRIES; i++) {
+        if (i > 0)
+            (void)usleep(LOOK_AGAIN_US / 4); /* shorter is as good */
+        tid = read_sq_thread(path);
+        (void)snprintf(tid_text, sizeof tid_text, "%d", tid); /* fits */
+        if (tid > 0 && !is_sq_thread(task_dir, tid_text))
+            tid = -ESRCH;
+    }
+    (void)close(task_dir); /* only read from */
+    return tid;
 }

@@ -23,6 +23,7 @@
 #include "runtime/driver/uring.h"
 
 enum {
+    SHARED_SQ_NICE = 5,      /* what an SQ thread on a worker's core adds to the worker's nice */
     IOWQ_BOUNDED_MIN = 16,   /* io-wq workers for file I/O: at least so many ... */
     IOWQ_BOUNDED_PER_CPU = 4 /* ... and at most four for each CPU they may use */
 };
@@ -316,6 +317,18 @@ static void map_ring(struct nio_uring *uring)
     }
 }
 
+/* A worker that is woken by its SQ thread on the same core must get the core at once, and not after
+ * the SQ thread has polled to the end of its slice: the SQ thread is a little nicer.  It still gets
+ * a quarter of a core that a worker never leaves. */
+static void prefer_worker(struct nio_uring *uring)
+{
+    int tid = nio_sq_thread_of(uring->ring.ring_fd);
+    int nice = getpriority(PRIO_PROCESS, 0) + SHARED_SQ_NICE;
+    if (tid < 0 || setpriority(PRIO_PROCESS, (id_t)tid, nice) < 0)
+        nio_driver_add_reason(&uring->base, "the SQ thread competes with its worker: %s",
+                              strerrordesc_np(tid < 0 ? -tid : errno));
+}
+
 /* Before the first io-wq worker exists: where they may run, and how many for file I/O. */
 static void limit_iowq(struct nio_uring *uring, const struct nio_driver_options *options)
 {
@@ -357,6 +370,8 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
     }
     map_ring(uring);
     limit_iowq(uring, options);
+    if (uring->is_sqpoll && options->sq_shares_core && options->attach_fd < 0)
+        prefer_worker(uring);
     /* Tried with a wake that the first reap takes: spurious wakes are allowed. */
     uring->has_message = uring->is_sqpoll && nio_uring_send_message(uring) == 0;
     *ret_driver = &uring->base;

@@ -17,5 +17,7 @@ enum { NIO_RING_PATIENCE_MS = 50 };
 int nio_ring_setup(unsigned entries, struct io_uring *ring, struct io_uring_params *params);
 /* A sentence for the error of nio_ring_setup(), naming the limit or the switch behind it. */
 void nio_ring_explain(int error, char *ret_text, size_t text_bytes);
+/* sq_threads.c: the thread id of a ring's SQ thread, or a negative errno value.  Reads /proc. */
+int nio_sq_thread_of(int ring_fd);
 
 #endif
