@@ -202,6 +202,36 @@ EACH_PROFILE(driver, flush_publishes_without_a_park, .timeout = 30)
     cr_assert_eq(op._result, 0);
 }
 
+static void closed_under_a_read(enum numio_driver profile)
+{
+    each_require_uring();
+    struct nio_driver_options options = harness_options(profile);
+    struct nio_driver *driver = each_create(&options);
+    int pair[2];
+    struct numio_op op;
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    numio_op_recv(&op, pair[0], bytes, 1, 0);
+    harness_submit(driver, &op);
+    cr_assert_not(harness_wait(driver, &op, 20));
+    cr_assert_eq(close(pair[0]), 0);
+    cr_assert_not(harness_wait(driver, &op, 20), "the operation keeps the file open");
+    cr_assert_eq(write(pair[1], "x", 1), 1);
+    cr_assert(harness_wait(driver, &op, 5000));
+    cr_assert_eq(op._result, 1);
+    (void)close(pair[1]);
+    nio_driver_destroy(driver);
+}
+
+Test(driver, a_descriptor_closed_under_an_operation_stays_open_for_it_sqpoll, .timeout = 30)
+{
+    closed_under_a_read(NUMIO_DRIVER_SQPOLL);
+}
+
+Test(driver, a_descriptor_closed_under_an_operation_stays_open_for_it_defer, .timeout = 30)
+{
+    closed_under_a_read(NUMIO_DRIVER_DEFER);
+}
+
 /* ---- sleeping ----------------------------------------------------------------------------- */
 
 struct unparker {
@@ -253,6 +283,29 @@ EACH_PROFILE(driver, unpark_ends_a_park_with_and_without_operations, .timeout = 
     }
     cr_assert_eq(write(pipes[1], "x", 1), 1);
     cr_assert(harness_wait(driver, &op, 5000));
+    (void)close(pipes[0]);
+    (void)close(pipes[1]);
+}
+
+Test(driver, unpark_works_without_messages_from_other_threads, .timeout = 30)
+{
+    each_require_uring();
+    struct nio_driver_options options = harness_options(NUMIO_DRIVER_SQPOLL);
+    struct nio_driver *driver = each_create(&options);
+    nio_uring_of(driver)->has_message = false; /* as on kernels before 6.13 */
+    int pipes[2];
+    struct numio_op op;
+    cr_assert_eq(pipe(pipes), 0);
+    (void)nio_driver_reap(driver, 1);
+    numio_op_read(&op, pipes[0], bytes, 1, -1);
+    harness_submit(driver, &op);
+    for (int i = 0; i < 20; i++) {
+        park_until_unparked(driver);
+        cr_assert_eq(nio_driver_reap(driver, 8), 0);
+    }
+    cr_assert_eq(write(pipes[1], "x", 1), 1);
+    cr_assert(harness_wait(driver, &op, 5000));
+    nio_driver_destroy(driver);
     (void)close(pipes[0]);
     (void)close(pipes[1]);
 }

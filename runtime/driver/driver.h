@@ -8,6 +8,9 @@
  * Three profiles share this interface: sqpoll and defer (driver_uring.c) and epoll
  * (driver_epoll.c).  Which one a driver has is fixed when it starts.
  *
+ * An operation ends, by nio_op_done(), only within nio_driver_reap(), nio_driver_reap_for() and, as
+ * noted there, nio_driver_cancel().
+ *
  * Contexts: "owner" is the worker's thread, "sibling" any other worker of the runtime, "any" any
  * thread of the process.  Nothing here suspends a task; only nio_driver_park() blocks.
  */
