@@ -90,11 +90,13 @@ int64_t numio_op_await(struct numio_op *op)
     task->flags &= (uint8_t)~NIO_TASK_SHIELDED;
     co->op = NULL;
     int32_t result = op->_result;
-    if (NIO_UNLIKELY(task->flags & NIO_TASK_OP_CANCELLED) && result >= 0 && nio_op_makes_fd(op)) {
+    if (NIO_LIKELY(!(task->flags & NIO_TASK_OP_CANCELLED)))
+        return result;
+    if (result >= 0 && nio_op_makes_fd(op)) {
         (void)close(result); /* came too late for the aborted task */
         return -ECANCELED;
     }
-    return result;
+    return result == -EINTR ? -ECANCELED : result; /* how the kernel ends what blocks a thread */
 }
 
 void nio_op_send_cancel(struct nio_worker *worker, struct numio_op *op)
