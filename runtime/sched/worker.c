@@ -21,6 +21,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/task/wake.h"
 
+enum { PRIVATE_CLASS = NIO_REACH_COUNT }; /* the class behind those of the local queues */
 enum { SPIN_CLOCK_INTERVAL = 16, IDLE_AVERAGE_WEIGHT = 8 };
 
 /* Moves what others have sent to the private queue.  True if there was something. */
@@ -83,15 +84,19 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
     }
     worker->lifo_polls = 0;
     worker->is_lifo_enabled = true;
-    /* Neither class of work starves the other: they take turns at going first. */
-    unsigned turn = worker->is_odd_tick;
-    worker->is_odd_tick = !turn;
-    if (turn && (task = pop_private(worker)))
-        return task;
-    for (unsigned i = 0; i < NIO_REACH_COUNT; i++)
-        if ((task = nio_local_queue_pop(&worker->queues[(turn + i) & 1], worker->has_peers)))
+    /* No class of work starves another: the two queues and the private one take turns at going
+     * first. */
+    unsigned turn = worker->turn;
+    worker->turn = (uint8_t)(turn == PRIVATE_CLASS ? 0 : turn + 1);
+    for (unsigned i = 0; i <= PRIVATE_CLASS; i++) {
+        task = turn == PRIVATE_CLASS
+                   ? pop_private(worker)
+                   : nio_local_queue_pop(&worker->queues[turn], worker->has_peers);
+        if (task)
             return task;
-    return pop_private(worker);
+        turn = turn == PRIVATE_CLASS ? 0 : turn + 1;
+    }
+    return NULL;
 }
 
 static struct nio_task *next_task(struct nio_worker *worker)

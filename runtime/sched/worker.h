@@ -74,7 +74,7 @@ struct nio_worker {
     uint32_t inject_countdown; /* ticks until the inject queues go first */
     uint32_t driver_countdown; /* ticks until the ring is reaped in any case */
     uint32_t flush_countdown;  /* ticks until submissions are published in any case */
-    bool is_odd_tick;          /* alternates, so that no class of work starves another */
+    uint8_t turn;              /* which class of work goes first, so that none starves another */
     uint8_t lifo_polls;
     bool is_lifo_enabled;
     bool is_searching;
