@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: MIT */
+#include "runtime/sched/worker.h"
+
+#include <criterion/criterion.h>
+
+#include <numio/io.h>
+
+#include "runtime/sched/spawn.h"
+#include "runtime/task/wake.h"
+#include "tests/sched_rig.h"
+#include "tests/seeded.h"
+
+TestSuite(worker, .timeout = 100);
+
+static const char two_nodes[] = "pack:2 numa:1 core:2 pu:1";
+static const char four_workers[] = "pack:1 numa:1 core:4 pu:1";
+
+/* --- A task that notes where and how often it was polled ------------------------------------ */
+
+struct note {
+    unsigned polls, limit; /* READY at the limit-th poll */
+    bool yields;           /* else it is pending without a wake */
+    int worker, node;      /* of the last poll */
+    bool is_dropped;
+    struct numio_waker waker;
+    bool keeps_waker; /* takes one at its next poll */
+};
+
+struct noting {
+    struct note *note;
+};
+
+static enum numio_poll poll_noting(void *state, struct numio_context *cx)
+{
+    struct note *note = ((struct noting *)state)->note;
+    note->polls++;
+    note->worker = numio_current_worker();
+    note->node = numio_current_node();
+    if (note->keeps_waker) {
+        note->keeps_waker = false;
+        note->waker = numio_context_waker(cx);
+    }
+    if (note->polls == note->limit)
+        return NUMIO_READY;
+    if (note->yields)
+        numio_context_yield(cx);
+    return NUMIO_PENDING;
+}
+
+static void drop_noting(void *state)
+{
+    ((struct noting *)state)->note->is_dropped = true;
+}
+
+static void spawn_noting(struct numio_handle *handle, struct note *note,
+                         const struct numio_spawn_opts *opts)
+{
+    struct noting state = { note };
+    struct numio_future future = {
+        .poll = poll_noting, .drop = drop_noting, .state = &state, .size = sizeof state
+    };
+    cr_assert_eq(numio_spawn(handle, &future, opts, NULL), 0, "%s", numio_strerror_detail());
+}
+
+/* As if `worker`'s running task spawned it. */
+static void spawn_from(struct nio_worker *worker, struct note *note,
+                       const struct numio_spawn_opts *opts)
+{
+    nio_worker_set_current(worker);
+    spawn_noting(worker->handle, note, opts);
+    nio_worker_set_current(NULL);
+}
+
+static struct numio_spawn_opts opts_of(enum numio_affinity affinity, int node, int worker)
+{
+    struct numio_spawn_opts opts;
+    numio_spawn_opts_init(&opts, sizeof opts);
+    opts.affinity = affinity;
+    opts.node = node;
+    opts.worker = worker;
+    return opts;
+}
+
+static bool is_notified(const struct nio_worker *worker)
+{
+    /* relaxed: one thread */
+    return atomic_load_explicit(&worker->parker.state, memory_order_relaxed) == NIO_PARKER_NOTIFIED;
+}
+
+static unsigned count_notified(const struct numio_handle *handle)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < handle->worker_count; i++)
+        count += is_notified(handle->workers[i]);
+    return count;
+}
+
+static uint64_t wakes_sent(const struct numio_handle *handle)
+{
+    uint64_t count = 0;
+    for (unsigned i = 0; i < handle->worker_count; i++)
+        count += nio_counter(&handle->workers[i]->counters.wakes_sent);
+    return count;
+}
+
+/* --- Order and fairness --------------------------------------------------------------------- */
+
+Test(worker, tasks_that_wake_each_other_hold_up_the_queue_for_a_few_polls_only)
+{
+    struct numio_handle *handle = rig_start("pack:1 core:1 pu:1");
+    struct nio_worker *worker = handle->workers[0];
+    struct note ping = { .keeps_waker = true }, pong = { .keeps_waker = true };
+    struct note other = { .yields = true, .limit = 50 };
+    spawn_from(worker, &ping, NULL);
+    spawn_from(worker, &pong, NULL);
+    rig_settle(handle);
+    spawn_from(worker, &other, NULL);
+    (void)rig_step(worker);
+    unsigned longest = 0, since = 0, round = 0;
+    while (other.polls < other.limit && longest <= 100) {
+        unsigned before = other.polls;
+        nio_worker_set_current(worker); /* the running task wakes its partner */
+        numio_waker_wake_by_ref(round++ % 2 ? &ping.waker : &pong.waker);
+        nio_worker_set_current(NULL);
+        (void)rig_step(worker);
+        since = other.polls != before ? 0 : since + 1;
+        longest = since > longest ? since : longest;
+    }
+    cr_assert_eq(other.polls, other.limit);
+    /* the cap; and the partner that stands in the queue before it, with a poll from the slot */
+    cr_assert_leq(longest, NIO_LIFO_POLLS_MAX + 2, "waited for %u polls", longest);
+    cr_assert_geq(longest, NIO_LIFO_POLLS_MAX, "the slot is meant to go first");
+    numio_waker_drop(&ping.waker);
+    numio_waker_drop(&pong.waker);
+    rig_stop(handle);
+}
+
+Test(worker, an_injected_task_waits_no_longer_than_the_interval)
+{
+    static const unsigned intervals[] = { 1, 2, 7, 61 };
+    for (unsigned i = 0; i < NIO_ARRAY_LEN(intervals); i++) {
+        struct numio_config config = rig_config("pack:1 core:1 pu:1");
+        config.inject_interval = intervals[i];
+        struct numio_handle *handle = rig_build(&config);
+        struct note local[10] = { { 0 } };
+        for (unsigned k = 0; k < 10; k++) {
+            local[k].yields = true;
+            spawn_from(handle->workers[0], &local[k], NULL);
+        }
+        for (unsigned round = 0; round < 20; round++) {
+            struct note injected = { .limit = 1 };
+            (void)rig_step(handle->workers[0]);
+            spawn_noting(handle, &injected, NULL);
+            unsigned steps = 0;
+            while (injected.polls == 0 && steps++ < 1000)
+                (void)rig_step(handle->workers[0]);
+            cr_assert_leq(steps, intervals[i]);
+        }
+        rig_stop(handle);
+        for (unsigned k = 0; k < 10; k++)
+            cr_assert(local[k].is_dropped);
+    }
+}
+
+Test(worker, pinned_and_other_tasks_take_turns)
+{
+    struct numio_handle *handle = rig_start("pack:1 core:1 pu:1");
+    struct numio_spawn_opts pinned = opts_of(NUMIO_AFFINITY_WORKER, NUMIO_NODE_ANY, 0);
+    struct numio_spawn_opts node = opts_of(NUMIO_AFFINITY_NODE, 0, NUMIO_WORKER_ANY);
+    const struct numio_spawn_opts *opts[] = { NULL, &node, &pinned };
+    struct note notes[3] = { { 0 } };
+    for (unsigned i = 0; i < 3; i++) {
+        notes[i].yields = true;
+        spawn_from(handle->workers[0], &notes[i], opts[i]);
+    }
+    for (unsigned i = 0; i < 400; i++)
+        (void)rig_step(handle->workers[0]);
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_geq(notes[i].polls, 400 / 4, "class %u was polled %u times of 400", i,
+                      notes[i].polls);
+    rig_stop(handle);
+}
+
+Test(worker, what_overflows_a_local_queue_is_run_all_the_same)
+{
+    enum { COUNT = 5 * NIO_LOCAL_QUEUE_SLOTS };
+    static struct note notes[COUNT];
+    struct numio_handle *handle = rig_start(four_workers);
+    for (unsigned i = 0; i < COUNT; i++) {
+        notes[i].limit = 1;
+        spawn_from(handle->workers[0], &notes[i], NULL);
+    }
+    cr_assert_gt(nio_counter(&handle->workers[0]->counters.overflowed), 0);
+    rig_settle(handle);
+    for (unsigned i = 0; i < COUNT; i++)
+        cr_assert_eq(notes[i].polls, 1);
+    cr_assert_eq(numio_live_tasks(handle), 0);
+    rig_stop(handle);
+}
+
+/* --- Where tasks go ------------------------------------------------------------------------- */
+
+Test(worker, a_pinned_task_is_polled_by_its_worker_only_and_its_wake_unparks_that_one)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    struct numio_spawn_opts opts = opts_of(NUMIO_AFFINITY_WORKER, NUMIO_NODE_ANY, 3);
+    struct note note = { .keeps_waker = true, .limit = 5 };
+    spawn_noting(handle, &note, &opts);
+    cr_assert(is_notified(handle->workers[3]));
+    for (unsigned round = 0; round < 5; round++) {
+        for (unsigned i = 0; i < 3; i++)
+            cr_assert_not(rig_step(handle->workers[i]));
+        cr_assert(rig_step(handle->workers[3]));
+        cr_assert_eq(note.worker, 3);
+        (void)nio_parker_consume(&handle->workers[3]->parker); /* as its loop would */
+        nio_worker_set_current(handle->workers[round % 3]);
+        numio_waker_wake_by_ref(&note.waker);
+        nio_worker_set_current(NULL);
+        cr_assert_eq(is_notified(handle->workers[3]), round < 4, "a complete task wakes nobody");
+    }
+    numio_waker_drop(&note.waker);
+    rig_stop(handle);
+}
+
+Test(worker, a_task_of_a_node_does_not_leave_it)
+{
+    enum { COUNT = 60 };
+    static struct note notes[COUNT];
+    struct numio_handle *handle = rig_start(two_nodes);
+    struct numio_spawn_opts opts = opts_of(NUMIO_AFFINITY_NODE, 1, NUMIO_WORKER_ANY);
+    for (unsigned i = 0; i < COUNT; i++) {
+        notes[i].limit = 1;
+        spawn_noting(handle, &notes[i], &opts);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        handle->workers[i]->idle_since_ns = 1; /* idle for ever: may take anything from afar */
+        for (unsigned k = 0; k < 100; k++)
+            cr_assert_not(rig_step(handle->workers[i]));
+    }
+    rig_settle(handle);
+    for (unsigned i = 0; i < COUNT; i++)
+        cr_assert(notes[i].polls == 1 && notes[i].node == 1);
+    rig_stop(handle);
+}
+
+/* Steps the worker of node 1 that may search, as if it had been idle for `idle_ns`; whether it took
+ * something from node 0. */
+static bool far_thief_takes(struct numio_handle *handle, uint64_t idle_ns, bool *ret_is_quick)
+{
+    struct nio_worker *thief = handle->workers[handle->workers[3]->is_searching ? 3 : 2];
+    uint64_t start_ns = nio_now_ns();
+    thief->idle_since_ns = start_ns - idle_ns;
+    bool has_taken = rig_step(thief);
+    *ret_is_quick = nio_now_ns() - start_ns + idle_ns < NIO_FAR_IDLE_NS;
+    return has_taken;
+}
+
+Test(worker, another_node_is_robbed_when_its_queue_is_deep_or_the_thief_long_idle)
+{
+    enum { TRIALS = 2000 };
+    static struct note notes[NIO_FAR_DEPTH + 1];
+    struct numio_handle *handle = rig_start(two_nodes);
+    unsigned quick_trials = 0;
+    /* One stands in the LIFO slot, the others in the queue. */
+    for (unsigned i = 0; i < NIO_FAR_DEPTH; i++)
+        spawn_from(handle->workers[0], &notes[i], NULL);
+    for (unsigned i = 0; i < TRIALS && quick_trials < 10; i++) {
+        bool is_quick;
+        bool has_taken = far_thief_takes(handle, 0, &is_quick);
+        if (!is_quick && has_taken)
+            break; /* this machine stood still meanwhile: says nothing */
+        cr_assert_not(has_taken, "%d tasks are not worth the way", NIO_FAR_DEPTH - 1);
+        quick_trials += is_quick;
+    }
+    spawn_from(handle->workers[0], &notes[NIO_FAR_DEPTH], NULL);
+    bool is_quick;
+    cr_assert(far_thief_takes(handle, 0, &is_quick), "a deep queue is");
+    rig_settle(handle);
+
+    struct note last[2] = { { .limit = 1 }, { .limit = 1 } };
+    spawn_from(handle->workers[0], &last[0], NULL);
+    spawn_from(handle->workers[0], &last[1], NULL);
+    cr_assert(far_thief_takes(handle, NIO_FAR_IDLE_NS, &is_quick), "and so is anything in the end");
+    cr_assert_eq(last[0].node, 1);
+    cr_assert_gt(nio_counter(&handle->workers[2]->counters.stolen_far) +
+                     nio_counter(&handle->workers[3]->counters.stolen_far),
+                 0);
+    rig_stop(handle);
+}
+
+Test(worker, a_deep_inject_queue_of_another_node_is_robbed_as_well)
+{
+    static struct note notes[NIO_FAR_DEPTH];
+    struct numio_handle *handle = rig_start(two_nodes);
+    struct numio_spawn_opts opts = opts_of(NUMIO_AFFINITY_ANY, 0, NUMIO_WORKER_ANY);
+    bool is_quick;
+    for (unsigned i = 0; i < NIO_FAR_DEPTH; i++)
+        spawn_noting(handle, &notes[i], &opts);
+    cr_assert(far_thief_takes(handle, 0, &is_quick));
+    rig_stop(handle);
+}
+
+/* --- Searching and waking ------------------------------------------------------------------- */
+
+Test(worker, at_most_half_of_a_node_searches)
+{
+    struct numio_handle *handle = rig_start(four_workers);
+    for (unsigned round = 0; round < 3; round++)
+        for (unsigned i = 0; i < 4; i++)
+            (void)rig_step(handle->workers[i]);
+    unsigned searching = 0;
+    for (unsigned i = 0; i < 4; i++)
+        searching += handle->workers[i]->is_searching;
+    cr_assert_eq(searching, 2);
+    cr_assert_eq(nio_idle_searching(nio_idle_load(&handle->nodes[0]->idle)), 2);
+    nio_idle_check(&handle->nodes[0]->idle);
+    rig_stop(handle);
+}
+
+Test(worker, nobody_is_woken_when_nobody_sleeps)
+{
+    enum { COUNT = 40 };
+    static struct note notes[COUNT];
+    struct numio_handle *handle = rig_start(two_nodes);
+    for (unsigned i = 0; i < COUNT; i++) {
+        notes[i].limit = 1;
+        spawn_from(handle->workers[i % 4], &notes[i], NULL);
+    }
+    cr_assert_eq(count_notified(handle), 0);
+    rig_settle(handle);
+    cr_assert_eq(wakes_sent(handle), 0);
+    rig_stop(handle);
+}
+
+Test(worker, one_sleeper_is_woken_for_what_can_be_stolen_and_none_for_the_lifo_slot)
+{
+    struct numio_handle *handle = rig_start(four_workers);
+    struct note notes[4] = { { .limit = 1 }, { .limit = 1 }, { .limit = 1 }, { .limit = 1 } };
+    for (unsigned i = 1; i < 4; i++)
+        nio_idle_sleep(&handle->nodes[0]->idle, i, false);
+    spawn_from(handle->workers[0], &notes[0], NULL);
+    cr_assert_eq(count_notified(handle), 0, "the slot's task is run next at home");
+    spawn_from(handle->workers[0], &notes[1], NULL);
+    cr_assert_eq(count_notified(handle), 1);
+    spawn_from(handle->workers[0], &notes[2], NULL);
+    spawn_noting(handle, &notes[3], NULL);
+    cr_assert_eq(count_notified(handle), 1, "the woken one counts as a searcher");
+    unsigned woken = is_notified(handle->workers[1]) ? 1 : is_notified(handle->workers[2]) ? 2 : 3;
+    struct nio_worker *worker = handle->workers[woken];
+    cr_assert(nio_idle_leave(&handle->nodes[0]->idle, woken, false));
+    worker->is_searching = true;
+    cr_assert(rig_step(worker));
+    cr_assert_eq(count_notified(handle), 2, "the last searcher wakes the next when it finds work");
+    for (unsigned i = 1; i < 4; i++)
+        if (i != woken && nio_idle_leave(&handle->nodes[0]->idle, i, false))
+            handle->workers[i]->is_searching = true;
+    rig_settle(handle);
+    rig_stop(handle);
+}
+
+Test(worker, a_wake_prefers_the_sleeper_that_shares_the_cache)
+{
+    struct numio_handle *handle = rig_start("pack:1 numa:1 l3:2 core:2 pu:1");
+    struct note notes[2] = { { .limit = 1 }, { .limit = 1 } };
+    cr_assert_eq(handle->worker_count, 4);
+    cr_assert_eq(handle->node_count, 1);
+    for (unsigned i = 0; i < 3; i++)
+        nio_idle_sleep(&handle->nodes[0]->idle, i, false);
+    spawn_from(handle->workers[3], &notes[0], NULL);
+    spawn_from(handle->workers[3], &notes[1], NULL);
+    cr_assert(is_notified(handle->workers[2]));
+    cr_assert_eq(count_notified(handle), 1);
+    for (unsigned i = 0; i < 3; i++)
+        if (nio_idle_leave(&handle->nodes[0]->idle, i, false))
+            handle->workers[i]->is_searching = true;
+    rig_stop(handle);
+}
+
+Test(worker, another_node_is_woken_only_when_home_is_busy_and_its_queue_deep)
+{
+    static struct note notes[NIO_FAR_DEPTH + 1];
+    struct numio_handle *handle = rig_start(two_nodes);
+    nio_idle_sleep(&handle->nodes[1]->idle, 0, false);
+    nio_idle_sleep(&handle->nodes[1]->idle, 1, false);
+    for (unsigned i = 0; i < NIO_FAR_DEPTH; i++) {
+        spawn_from(handle->workers[0], &notes[i], NULL);
+        cr_assert_eq(count_notified(handle), 0, "at depth %u", i);
+    }
+    spawn_from(handle->workers[0], &notes[NIO_FAR_DEPTH], NULL);
+    cr_assert_eq(count_notified(handle), 1);
+    cr_assert_not(is_notified(handle->workers[1]));
+    for (unsigned i = 0; i < 2; i++)
+        if (nio_idle_leave(&handle->nodes[1]->idle, i, false))
+            handle->workers[2 + i]->is_searching = true;
+    rig_stop(handle);
+}
+
+/* A sibling that is just busy must not hide the one that is stuck. */
+Test(worker, the_task_in_a_stuck_workers_slot_is_taken_while_another_sibling_is_busy)
+{
+    struct numio_handle *handle = rig_start("pack:1 numa:1 core:3 pu:1");
+    struct nio_worker *thief = handle->workers[0], *stuck = handle->workers[1];
+    struct nio_worker *busy = handle->workers[2];
+    struct note waits = { .limit = 1 }, ping = { .keeps_waker = true };
+    spawn_from(busy, &ping, NULL);
+    (void)rig_step(busy);
+    spawn_from(stuck, &waits, NULL);
+    uint64_t end_ns = nio_now_ns() + 10u * UINT64_C(1000000000);
+    while (waits.polls == 0 && nio_now_ns() < end_ns) {
+        nio_worker_set_current(busy); /* always something in its slot, always another poll */
+        numio_waker_wake_by_ref(&ping.waker);
+        nio_worker_set_current(NULL);
+        (void)rig_step(thief);
+        (void)rig_step(busy);
+    }
+    cr_assert_eq(waits.polls, 1);
+    cr_assert_eq(waits.worker, 0);
+    numio_waker_drop(&ping.waker);
+    rig_stop(handle);
+}
+
+/* --- The end -------------------------------------------------------------------------------- */
+
+static int64_t sleep_for_ever(void *arg)
+{
+    *(int64_t *)arg = numio_sleep_ns(UINT64_C(3600) * 1000000000);
+    return 0;
+}
+
+Test(worker, closing_ends_every_task_wherever_it_stands)
+{
+    enum { COUNT = 40 };
+    static struct note notes[COUNT];
+    static int64_t results[COUNT];
+    struct nio_rng rng = seeded_rng(23);
+    struct numio_handle *handle = rig_start(two_nodes);
+    for (unsigned i = 0; i < COUNT; i++) {
+        notes[i].yields = i % 3 == 0;
+        if (i % 2)
+            spawn_from(handle->workers[nio_rng_below(&rng, 4)], &notes[i], NULL);
+        else
+            spawn_noting(handle, &notes[i], NULL);
+        results[i] = 1;
+        cr_assert_eq(numio_spawn_co(handle, sleep_for_ever, &results[i], NULL, NULL), 0);
+        for (unsigned k = nio_rng_below(&rng, 4); k > 0; k--)
+            (void)rig_step(handle->workers[nio_rng_below(&rng, 4)]);
+    }
+    rig_close(handle);
+    /* The cancelled timers end in the drivers, and are reaped by their workers. */
+    for (unsigned i = 0; i < 1000 && numio_live_tasks(handle) > 0; i++)
+        rig_settle(handle);
+    cr_assert_eq(numio_live_tasks(handle), 0);
+    for (unsigned i = 0; i < COUNT; i++) {
+        cr_assert(notes[i].is_dropped);
+        cr_assert(results[i] == -ECANCELED || results[i] == 1, "task %u got %lld", i,
+                  (long long)results[i]);
+    }
+    rig_stop(handle);
+}
+
+/* A spawn that is undone after the workers have looked may be what the end waited for. */
+Test(worker, taking_a_task_back_while_closing_is_noticed)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    struct nio_placement placement;
+    struct nio_task *task;
+    cr_assert_eq(nio_place(handle, NULL, &placement), 0);
+    cr_assert_eq(
+        nio_bind_new_task(&placement, NUMIO_SITE, NIO_TASK_FUTURE, sizeof *task, false, &task), 0);
+    rig_close(handle);
+    nio_end_check(handle);
+    cr_assert_eq(rig_phase(handle), NIO_PHASE_CLOSING, "a bound task is waited for");
+    nio_unbind_new_task(&placement, task);
+    cr_assert_eq(rig_phase(handle), NIO_PHASE_ENDED);
+    rig_stop(handle);
+}
