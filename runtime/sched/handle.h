@@ -43,13 +43,18 @@ enum {
     NIO_BUDGET = 128,          /* Tokio's coop budget: awaits per poll without suspending */
     NIO_INLINE_DEPTH_MAX = 32, /* joined tasks run inside of each other to this depth */
     NIO_INJECT_INTERVAL = 61,  /* ticks; Go's and Tokio's prime */
-    NIO_DRIVER_INTERVAL = 61,  /* busy ticks between reaps */
-    NIO_FLUSH_INTERVAL = 16,   /* busy ticks that a submission waits at most */
-    NIO_REAP_MAX = 128,        /* completions per reap: below the local queue's capacity */
-    NIO_FAR_DEPTH = 8,         /* a queue this deep may lose tasks to another node */
-    NIO_FAR_IDLE_NS = 20000,   /* a thief this long idle may take from another node at once */
-    NIO_WATCH_NS = 1000000,    /* how long a stuck worker's LIFO slot or completions can wait */
-    NIO_STUCK_NS = 50000       /* a poll this long counts as stuck for the LIFO slot's thief */
+#ifdef NIO_TINY
+    NIO_INJECT_BATCH = 2,
+#else
+    NIO_INJECT_BATCH = 16, /* most tasks taken from an inject queue at once */
+#endif
+    NIO_DRIVER_INTERVAL = 61, /* busy ticks between reaps */
+    NIO_FLUSH_INTERVAL = 16,  /* busy ticks that a submission waits at most */
+    NIO_REAP_MAX = 128,       /* completions per reap: below the local queue's capacity */
+    NIO_FAR_DEPTH = 8,        /* a queue this deep may lose tasks to another node */
+    NIO_FAR_IDLE_NS = 20000,  /* a thief this long idle may take from another node at once */
+    NIO_WATCH_NS = 1000000,   /* how long a stuck worker's LIFO slot or completions can wait */
+    NIO_STUCK_NS = 50000      /* a poll this long counts as stuck for the LIFO slot's thief */
 };
 
 /* A request of the shutdown for the tasks that have not ended. */

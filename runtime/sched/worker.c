@@ -193,10 +193,10 @@ static struct nio_task *look(struct nio_worker *worker)
         return task;
     if (take_mail(worker))
         return pop_private(worker);
-    if (worker->is_searching || (worker->has_peers && nio_idle_begin_search(&worker->node->idle))) {
-        worker->is_searching = worker->has_peers;
+    if (!worker->is_searching && worker->has_peers)
+        worker->is_searching = nio_idle_begin_search(&worker->node->idle);
+    if (worker->is_searching) /* also a single worker that a pusher has taken from its sleep */
         return nio_steal(worker);
-    }
     return nio_take_injected(worker);
 }
 
