@@ -46,6 +46,8 @@ static int check(struct numio_join *const *join, const void *output, size_t outp
     if (!join || !*join)
         return nio_error(-EINVAL, "join: the handle was joined or detached before");
     const struct nio_task *task = task_of(*join);
+    if (NIO_UNLIKELY(!nio_is_own_process((const struct numio_handle *)task->scheduler)))
+        return nio_refuse_forked_child(); /* the schedule is the handle's first member */
     size_t has = task->kind == NIO_TASK_FUTURE ? task->output_bytes : 0;
     if (output && output_size != has)
         return nio_error(-EINVAL, "join: output_size is %zu but the task has %zu bytes of output",

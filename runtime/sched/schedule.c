@@ -216,6 +216,8 @@ void nio_schedule(const struct nio_schedule *self, struct nio_task *task)
     struct numio_handle *handle =
         NIO_CONTAINER_OF((struct nio_schedule *)(uintptr_t)self, struct numio_handle, schedule);
     struct nio_worker *worker = nio_worker_current();
+    if (NIO_UNLIKELY(!nio_is_own_process(handle)))
+        return; /* nobody runs it here, and the rings that a wake may use are the parent's */
     if (NIO_LIKELY(worker && worker->handle == handle))
         nio_schedule_local(worker, task, NIO_PLACE_LIFO);
     else
@@ -225,6 +227,8 @@ void nio_schedule(const struct nio_schedule *self, struct nio_task *task)
 static NIO_NOINLINE void release_foreign(struct numio_handle *handle, struct nio_task *task)
 {
     struct nio_foreign_stripe *foreign = &handle->nodes[task->node]->foreign;
+    if (NIO_UNLIKELY(!nio_is_own_process(handle)))
+        return; /* the lock may have been held by a thread that does not exist here */
     nio_lock_acquire(&foreign->lock);
     bool is_post_mortem = foreign->is_post_mortem;
     nio_slab_free_remote(task);
