@@ -174,6 +174,11 @@ static void end_idle(struct nio_worker *worker)
         idle_ns = cap_ns; /* one long pause must not outweigh many short ones */
     worker->idle_average_ns += (idle_ns - worker->idle_average_ns) / IDLE_AVERAGE_WEIGHT;
     worker->idle_since_ns = 0;
+    /* Counted from here, the order of what comes does not depend on how often it looked in vain. */
+    worker->inject_countdown = worker->inject_interval;
+    worker->driver_countdown = worker->driver_interval;
+    worker->flush_countdown = NIO_FLUSH_INTERVAL;
+    worker->turn = 0;
 }
 
 static bool may_spin(const struct nio_worker *worker)
@@ -321,6 +326,7 @@ bool nio_worker_step(struct nio_worker *worker, bool may_block)
 
 void nio_worker_run(struct nio_worker *worker)
 {
+    worker->idle_since_ns = nio_now_ns(); /* so that the first task ends an idle time as well */
     while (nio_worker_step(worker, true)) { /* until the runtime has ended */
     }
     if (worker->is_searching) {
