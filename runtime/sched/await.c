@@ -30,11 +30,6 @@ struct nio_co *nio_co_current(void)
     return NIO_CONTAINER_OF(task, struct nio_co, task);
 }
 
-void nio_co_suspend(struct nio_co *co)
-{
-    nio_coro_switch_out(&co->coro, nio_worker_current()->host);
-}
-
 void nio_co_charge(struct nio_co *co)
 {
     struct nio_worker *worker = nio_worker_current();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* One poll of one task, and everything that can follow from it.
+/* The worker's loop around one poll of one task, and everything that can follow from a poll.
  *
  * A popped task is NOTIFIED; nio_state_start() makes it RUNNING, and exactly one of idle, requeue
  * and complete ends that.  After complete the cell may be gone.
@@ -197,7 +197,7 @@ static bool hold_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_
 }
 
 /* Runs the coroutine until it suspends or ends, from the loop or from inside of its joiner. */
-static void resume(struct nio_worker *worker, struct nio_co *co)
+static NIO_ALWAYS_INLINE void resume(struct nio_worker *worker, struct nio_co *co)
 {
     struct nio_coro *here = worker->here;
     struct nio_coro *host = worker->host;
@@ -208,7 +208,8 @@ static void resume(struct nio_worker *worker, struct nio_co *co)
     worker->host = host;
 }
 
-static void run_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_t before)
+static NIO_ALWAYS_INLINE void run_coroutine(struct nio_worker *worker, struct nio_co *co,
+                                            uint64_t before)
 {
     struct nio_task *task = &co->task;
     if (NIO_UNLIKELY((before & NIO_STATE_CANCELLED) || task->wait_kind == NIO_WAIT_OP) &&
@@ -239,7 +240,7 @@ static uint64_t take_over(struct nio_task *task)
     return nio_state_load(task);
 }
 
-static void poll_task(struct nio_worker *worker, struct nio_task *task)
+static NIO_ALWAYS_INLINE void poll_task(struct nio_worker *worker, struct nio_task *task)
 {
     uint64_t before = take_over(task);
     bool has_hooks = worker->handle->has_hooks;
@@ -266,12 +267,6 @@ static void poll_task(struct nio_worker *worker, struct nio_task *task)
                           __LINE__, __func__);
 }
 
-void nio_run_task(struct nio_worker *worker, struct nio_task *task)
-{
-    worker->budget = NIO_BUDGET;
-    poll_task(worker, task);
-}
-
 void nio_run_joined(struct nio_worker *worker, struct nio_task *task)
 {
     /* relaxed: read and written by this thread; reports read it */
@@ -290,4 +285,37 @@ void nio_run_joined(struct nio_worker *worker, struct nio_task *task)
     worker->inline_depth--;
     /* relaxed: as above */
     atomic_store_explicit(&worker->current, joiner, memory_order_relaxed);
+}
+
+/* The loop stands beside the poll and includes it, so that nothing returns between two switches of
+ * coroutines: a return to an address that was pushed before the switch is mispredicted. */
+static NIO_ALWAYS_INLINE bool step(struct nio_worker *worker, bool may_block)
+{
+    struct nio_task *task = nio_next_task(worker);
+    if (NIO_UNLIKELY(!task))
+        task = nio_idle(worker, may_block);
+    if (NIO_LIKELY(task != NULL)) {
+        if (NIO_UNLIKELY(worker->is_searching || worker->idle_since_ns != 0))
+            nio_end_idle(worker);
+        worker->budget = NIO_BUDGET;
+        poll_task(worker, task);
+        nio_maintain(worker);
+    }
+    return !worker->is_leaving;
+}
+
+bool nio_worker_step(struct nio_worker *worker, bool may_block)
+{
+    return step(worker, may_block);
+}
+
+void nio_worker_run(struct nio_worker *worker)
+{
+    while (step(worker, true)) { /* until the runtime has ended */
+    }
+    if (worker->is_searching) {
+        worker->is_searching = false;
+        (void)nio_idle_end_search(&worker->node->idle); /* everybody is leaving */
+    }
+    nio_slab_outbox_flush(&worker->outbox);
 }

@@ -99,7 +99,7 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
     return NULL;
 }
 
-static struct nio_task *next_task(struct nio_worker *worker)
+struct nio_task *nio_next_task(struct nio_worker *worker)
 {
     struct nio_task *task = NULL;
     if (NIO_UNLIKELY(--worker->inject_countdown == 0)) {
@@ -135,7 +135,7 @@ static unsigned reap(struct nio_worker *worker)
 }
 
 /* What is due every few ticks while there is always something to run. */
-static void maintain(struct nio_worker *worker)
+void nio_maintain(struct nio_worker *worker)
 {
     if (NIO_UNLIKELY(--worker->flush_countdown == 0))
         flush(worker);
@@ -157,17 +157,13 @@ static void call_thread_hook(struct nio_worker *worker, void (*hook)(unsigned, v
 /* Work was found: ends the search, and wakes the next searcher if this was the last one. */
 static void end_search(struct nio_worker *worker)
 {
-    if (!worker->is_searching)
-        return;
     worker->is_searching = false;
     if (nio_idle_end_search(&worker->node->idle) && worker->has_peers)
         nio_wake_node(worker->node, worker);
 }
 
-static void end_idle(struct nio_worker *worker)
+static void end_pause(struct nio_worker *worker)
 {
-    if (worker->idle_since_ns == 0)
-        return;
     int64_t idle_ns = (int64_t)(nio_now_ns() - worker->idle_since_ns);
     int64_t cap_ns = 8 * (int64_t)worker->handle->config.spin_ns;
     if (idle_ns > cap_ns)
@@ -179,6 +175,14 @@ static void end_idle(struct nio_worker *worker)
     worker->driver_countdown = worker->driver_interval;
     worker->flush_countdown = NIO_FLUSH_INTERVAL;
     worker->turn = 0;
+}
+
+void nio_end_idle(struct nio_worker *worker)
+{
+    if (worker->idle_since_ns != 0)
+        end_pause(worker);
+    if (worker->is_searching)
+        end_search(worker);
 }
 
 static bool may_spin(const struct nio_worker *worker)
@@ -286,7 +290,7 @@ static void sleep_until_woken(struct nio_worker *worker)
 }
 
 /* Nothing to run at home.  Returns what it found, or sleeps and returns NULL. */
-static struct nio_task *idle(struct nio_worker *worker, bool may_block)
+struct nio_task *nio_idle(struct nio_worker *worker, bool may_block)
 {
     if (worker->idle_since_ns == 0)
         worker->idle_since_ns = nio_now_ns();
@@ -308,30 +312,4 @@ static struct nio_task *idle(struct nio_worker *worker, bool may_block)
         return task;
     sleep_until_woken(worker);
     return NULL;
-}
-
-bool nio_worker_step(struct nio_worker *worker, bool may_block)
-{
-    struct nio_task *task = next_task(worker);
-    if (!task)
-        task = idle(worker, may_block);
-    if (task) {
-        end_idle(worker);
-        end_search(worker);
-        nio_run_task(worker, task);
-        maintain(worker);
-    }
-    return !worker->is_leaving;
-}
-
-void nio_worker_run(struct nio_worker *worker)
-{
-    worker->idle_since_ns = nio_now_ns(); /* so that the first task ends an idle time as well */
-    while (nio_worker_step(worker, true)) { /* until the runtime has ended */
-    }
-    if (worker->is_searching) {
-        worker->is_searching = false;
-        (void)nio_idle_end_search(&worker->node->idle); /* everybody is leaving */
-    }
-    nio_slab_outbox_flush(&worker->outbox);
 }

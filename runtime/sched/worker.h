@@ -132,10 +132,8 @@ void nio_worker_run(struct nio_worker *worker);
  * has ended.  Tests step fake workers with it. */
 bool nio_worker_step(struct nio_worker *worker, bool may_block);
 
-/* sched/run.c: polls a task that was popped. */
-void nio_run_task(struct nio_worker *worker, struct nio_task *task);
-/* The running task joins `task`: if that stands in this worker's LIFO slot it is run at once,
- * inside of its joiner.  The caller looks at its state again. */
+/* sched/run.c: the running task joins `task`: if that stands in this worker's LIFO slot it is run
+ * at once, inside of its joiner.  The caller looks at its state again. */
 void nio_run_joined(struct nio_worker *worker, struct nio_task *task);
 
 /* sched/schedule.c */
@@ -156,7 +154,16 @@ void nio_wake_node(struct nio_node *node, struct nio_worker *by);
 void nio_wake_worker(struct nio_worker *worker, struct nio_worker *by);
 void nio_release(const struct nio_schedule *self, struct nio_task *task);
 
-/* sched/worker.c.  Owner: the next task of the LIFO slot, the private and the local queues. */
+/* sched/worker.c, the loop's parts; the owner only. */
+/* The next task to run, NULL if there is none at home. */
+struct nio_task *nio_next_task(struct nio_worker *worker);
+/* What is due every few ticks while there is always something to run. */
+void nio_maintain(struct nio_worker *worker);
+/* Nothing to run at home.  Returns what it found elsewhere, or sleeps and returns NULL. */
+struct nio_task *nio_idle(struct nio_worker *worker, bool may_block);
+/* Work was found after a pause or a search. */
+void nio_end_idle(struct nio_worker *worker);
+/* Owner: the next task of the LIFO slot, the private and the local queues. */
 struct nio_task *nio_next_local(struct nio_worker *worker);
 /* Owner: takes `task` out of the LIFO slot.  False: it does not stand there. */
 bool nio_take_lifo(struct nio_worker *worker, const struct nio_task *task);
