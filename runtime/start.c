@@ -203,8 +203,8 @@ static void *worker_thread(void *arg)
         nio_worker_run(worker);
         if (hooks->on_thread_stop)
             hooks->on_thread_stop(worker->index, hooks->arg);
-        /* [ST2] acquire: others may reach for this driver until the starter says that they no
-         * longer do.  Pairs with [ST1] in nio_join_workers(). */
+        bump(&handle->left);
+        /* Others may reach for this driver until the starter says that they no longer do. */
         wait_until(&handle->may_leave, 1);
         nio_worker_set_current(NULL);
     }
@@ -279,6 +279,7 @@ int nio_start_workers(struct numio_handle *handle)
 
 void nio_join_workers(struct numio_handle *handle)
 {
+    wait_until(&handle->left, handle->worker_count); /* a late one still looks at its siblings */
     bump(&handle->may_leave);
     for (unsigned i = 0; i < handle->worker_count; i++)
         (void)pthread_join(handle->workers[i]->thread, NULL); /* ours, joined once */
