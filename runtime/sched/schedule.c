@@ -98,7 +98,7 @@ static void offer(struct nio_worker *worker, const struct nio_local_queue *queue
     }
 }
 
-static void push_tail(struct nio_worker *worker, struct nio_task *task)
+NIO_NOINLINE void nio_push_tail(struct nio_worker *worker, struct nio_task *task)
 {
     enum nio_reach reach = reach_of(task);
     struct nio_local_queue *queue = &worker->queues[reach];
@@ -147,20 +147,6 @@ void nio_schedule_mailbox(struct nio_worker *worker, struct nio_task *task)
     nio_wake_worker(worker, by && by->handle == worker->handle ? by : NULL);
 }
 
-/* Puts a task into the LIFO slot; returns the one that stood there. */
-static struct nio_task *swap_lifo(struct nio_worker *worker, struct nio_task *task)
-{
-    if (worker->has_peers)
-        /* [LS1] acq_rel: publishes the task to the thief of a stuck slot, and takes over the one
-         * that stood there.  Pairs with [LS2]. */
-        return atomic_exchange_explicit(&worker->lifo, task, memory_order_acq_rel);
-    /* relaxed: without peers nobody else looks at the slot */
-    struct nio_task *before = atomic_load_explicit(&worker->lifo, memory_order_relaxed);
-    /* relaxed: as above */
-    atomic_store_explicit(&worker->lifo, task, memory_order_relaxed);
-    return before;
-}
-
 void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum nio_place place)
 {
     if (NIO_UNLIKELY(task->affinity != NUMIO_AFFINITY_ANY)) {
@@ -179,11 +165,11 @@ void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum n
         }
     }
     if (place == NIO_PLACE_LIFO && worker->is_lifo_enabled && !worker->is_batching) {
-        task = swap_lifo(worker, task);
+        task = nio_swap_lifo(worker, task);
         if (!task)
             return;
     }
-    push_tail(worker, task);
+    nio_push_tail(worker, task);
 }
 
 void nio_schedule_home(struct numio_handle *handle, struct nio_task *task)

@@ -9,7 +9,12 @@
 #include "runtime/task/state.h"
 #include "runtime/task/wake.h"
 
-enum { STATE_BYTES_MAX = 64 << 10, OUTPUT_BYTES_MAX = 4 << 10 };
+enum {
+    STATE_BYTES_MAX = 64 << 10,
+    OUTPUT_BYTES_MAX = 4 << 10,
+    PLAIN_STATE_BYTES = 1 << 10, /* sizes that need no check against the limits */
+    PLAIN_OUTPUT_BYTES = 1 << 10
+};
 
 void numio_spawn_opts_init(struct numio_spawn_opts *opts, size_t size)
 {
@@ -94,6 +99,33 @@ int nio_place(struct numio_handle *handle, const struct numio_spawn_opts *opts,
     return 0;
 }
 
+/* Fills the header of a new cell; `worker` is the owner of its stripe, NULL for a foreign one. */
+static NIO_ALWAYS_INLINE void fill_header(struct nio_task *task, struct numio_handle *handle,
+                                          const struct numio_site *site, const char *name,
+                                          unsigned home_worker, unsigned node,
+                                          unsigned pinned_worker, uint8_t kind, uint8_t affinity,
+                                          bool has_join)
+{
+    task->link.next = NULL;
+    task->scheduler = &handle->schedule;
+    /* relaxed: nobody else knows the task yet */
+    atomic_store_explicit(&task->join_waker, 0, memory_order_relaxed);
+    task->site = site;
+    task->name = name;
+    task->ops = NULL;
+    task->state_bytes = 0;
+    task->output_bytes = 0;
+    task->home_worker = (uint16_t)home_worker;
+    task->node = (uint16_t)node;
+    task->pinned_worker = (uint16_t)pinned_worker;
+    task->kind = kind;
+    task->affinity = affinity;
+    task->flags = 0;
+    task->wait_kind = NIO_WAIT_WAKE;
+    /* relaxed: other threads get the task through a queue, which publishes it */
+    atomic_store_explicit(&task->state, nio_state_initial(has_join), memory_order_relaxed);
+}
+
 int nio_bind_new_task(const struct nio_placement *placement, const struct numio_site *site,
                       enum nio_task_kind kind, size_t bytes, bool has_join,
                       struct nio_task **ret_task)
@@ -112,22 +144,9 @@ int nio_bind_new_task(const struct nio_placement *placement, const struct numio_
         rc = nio_stripe_bind(&foreign->stripe, bytes, &task);
     }
     if (NIO_LIKELY(rc == 0)) {
-        task->link.next = NULL;
-        task->scheduler = &placement->handle->schedule;
-        task->site = site;
-        task->name = placement->name;
-        task->ops = NULL;
-        task->state_bytes = 0;
-        task->output_bytes = 0;
-        task->home_worker = worker ? (uint16_t)worker->index : NIO_STRIPE_FOREIGN;
-        task->node = (uint16_t)placement->node->index;
-        task->pinned_worker = placement->pinned_worker;
-        task->kind = (uint8_t)kind;
-        task->affinity = placement->affinity;
-        task->flags = 0;
-        task->wait_kind = NIO_WAIT_WAKE;
-        /* relaxed: other threads get the task through a queue, which publishes it */
-        atomic_store_explicit(&task->state, nio_state_initial(has_join), memory_order_relaxed);
+        fill_header(task, placement->handle, site, placement->name,
+                    worker ? worker->index : NIO_STRIPE_FOREIGN, placement->node->index,
+                    placement->pinned_worker, (uint8_t)kind, placement->affinity, has_join);
         nio_count(worker ? &worker->counters.spawned : &foreign->spawned, 1);
         *ret_task = task;
     }
@@ -199,6 +218,32 @@ static int check_future(const struct numio_future *future)
     return 0;
 }
 
+/* Copies a state; the usual one is a few words. */
+static NIO_ALWAYS_INLINE void copy_state(void *to, const void *from, size_t size)
+{
+    if (!from) {
+        if (size > 0)
+            memset(to, 0, size);
+        return;
+    }
+    if (size == sizeof(uint64_t))
+        memcpy(to, from, sizeof(uint64_t));
+    else if (size == 2 * sizeof(uint64_t))
+        memcpy(to, from, 2 * sizeof(uint64_t));
+    else if (size > 0)
+        memcpy(to, from, size);
+}
+
+static void fill_coroutine(struct nio_task *task, int64_t (*fn)(void *arg), void *arg)
+{
+    struct nio_co *co = NIO_CONTAINER_OF(task, struct nio_co, task);
+    task->entry.run = fn;
+    task->with.arg = arg;
+    co->stack = NULL;
+    co->op = NULL;
+    co->coro = (struct nio_coro){ 0 };
+}
+
 static int bind_future(const struct nio_placement *placement, const struct numio_site *site,
                        const struct numio_future *future, bool has_join, struct nio_task **ret_task)
 {
@@ -212,13 +257,57 @@ static int bind_future(const struct nio_placement *placement, const struct numio
     task->with.drop = future->drop;
     task->state_bytes = (uint32_t)future->size;
     task->output_bytes = (uint16_t)future->output_size;
-    if (future->state)
-        memcpy(nio_task_payload(task), future->state, future->size);
-    else if (future->size > 0)
-        memset(nio_task_payload(task), 0, future->size);
+    copy_state(nio_task_payload(task), future->state, future->size);
     if (future->output_size > 0)
         memset(nio_task_output(task), 0, future->output_size);
     *ret_task = task;
+    return 0;
+}
+
+/* The worker whose own stripe a plain spawn binds in: the calling one, without options, hooks or a
+ * need to look further.  NULL: the long way. */
+static NIO_ALWAYS_INLINE struct nio_worker *spawning_worker(const struct numio_handle *handle,
+                                                            const struct numio_spawn_opts *opts)
+{
+    struct nio_worker *worker = nio_worker_current();
+    if (NIO_UNLIKELY(!worker || opts) || worker->stripe.is_closed || worker->handle->has_hooks ||
+        !nio_is_own_process(worker->handle))
+        return NULL;
+    return !handle || handle == worker->handle ? worker : NULL;
+}
+
+/* A cell of the worker's stripe with its header; NULL: the long way says why. */
+static NIO_ALWAYS_INLINE struct nio_task *bind_here(struct nio_worker *worker,
+                                                    const struct numio_site *site, uint8_t kind,
+                                                    size_t bytes, bool has_join)
+{
+    struct nio_task *task = nio_slab_alloc(&worker->stripe.slab, bytes);
+    if (NIO_UNLIKELY(!task))
+        return NULL;
+    task->id = worker->stripe.next_id++;
+    fill_header(task, worker->handle, site, NULL, worker->index, worker->node->index, 0, kind,
+                NUMIO_AFFINITY_ANY, has_join);
+    nio_count(&worker->counters.spawned, 1);
+    return task;
+}
+
+static NIO_NOINLINE int spawn_future(const struct numio_site *site, struct numio_handle *handle,
+                                     const struct numio_future *future,
+                                     const struct numio_spawn_opts *opts,
+                                     struct numio_join **ret_join)
+{
+    struct nio_placement placement;
+    struct nio_task *task = NULL;
+    int rc = check_future(future);
+    if (rc == 0)
+        rc = nio_place(handle, opts, &placement);
+    if (rc == 0)
+        rc = bind_future(&placement, site, future, ret_join != NULL, &task);
+    if (rc < 0)
+        return rc;
+    if (ret_join)
+        *ret_join = (struct numio_join *)task;
+    nio_launch(&placement, task);
     return 0;
 }
 
@@ -226,15 +315,46 @@ int numio_spawn_at(const struct numio_site *site, struct numio_handle *handle,
                    const struct numio_future *future, const struct numio_spawn_opts *opts,
                    struct numio_join **ret_join)
 {
+    struct nio_worker *worker = spawning_worker(handle, opts);
+    /* Small states and no output are the common case and need no loop over bytes. */
+    if (NIO_UNLIKELY(!worker || !future || !future->poll || future->size > PLAIN_STATE_BYTES ||
+                     future->output_size > PLAIN_OUTPUT_BYTES))
+        return spawn_future(site, handle, future, opts, ret_join);
+    size_t state_bytes = nio_align_up(future->size, 16);
+    struct nio_task *task =
+        bind_here(worker, site, NIO_TASK_FUTURE,
+                  sizeof(struct nio_task) + state_bytes + future->output_size, ret_join != NULL);
+    if (NIO_UNLIKELY(!task))
+        return spawn_future(site, handle, future, opts, ret_join);
+    task->entry.poll = future->poll;
+    task->with.drop = future->drop;
+    task->state_bytes = (uint32_t)future->size;
+    task->output_bytes = (uint16_t)future->output_size;
+    copy_state(nio_task_payload(task), future->state, future->size);
+    if (future->output_size > 0)
+        memset(nio_task_output(task), 0, future->output_size);
+    if (ret_join)
+        *ret_join = (struct numio_join *)task;
+    nio_schedule_hot(worker, task);
+    return 0;
+}
+
+static NIO_NOINLINE int spawn_coroutine(const struct numio_site *site, struct numio_handle *handle,
+                                        int64_t (*fn)(void *arg), void *arg,
+                                        const struct numio_spawn_opts *opts,
+                                        struct numio_join **ret_join)
+{
     struct nio_placement placement;
     struct nio_task *task = NULL;
-    int rc = check_future(future);
-    if (NIO_LIKELY(rc == 0))
-        rc = nio_place(handle, opts, &placement);
-    if (NIO_LIKELY(rc == 0))
-        rc = bind_future(&placement, site, future, ret_join != NULL, &task);
-    if (NIO_UNLIKELY(rc < 0))
+    if (!fn)
+        return nio_error(-EINVAL, "spawn: the coroutine has no function");
+    int rc = nio_place(handle, opts, &placement);
+    if (rc == 0)
+        rc = nio_bind_new_task(&placement, site, NIO_TASK_COROUTINE, sizeof(struct nio_co),
+                               ret_join != NULL, &task);
+    if (rc < 0)
         return rc;
+    fill_coroutine(task, fn, arg);
     if (ret_join)
         *ret_join = (struct numio_join *)task;
     nio_launch(&placement, task);
@@ -245,25 +365,16 @@ int numio_spawn_co_at(const struct numio_site *site, struct numio_handle *handle
                       int64_t (*fn)(void *arg), void *arg, const struct numio_spawn_opts *opts,
                       struct numio_join **ret_join)
 {
-    struct nio_placement placement;
+    struct nio_worker *worker = spawning_worker(handle, opts);
     struct nio_task *task = NULL;
-    if (NIO_UNLIKELY(!fn))
-        return nio_error(-EINVAL, "spawn: the coroutine has no function");
-    int rc = nio_place(handle, opts, &placement);
-    if (NIO_LIKELY(rc == 0))
-        rc = nio_bind_new_task(&placement, site, NIO_TASK_COROUTINE, sizeof(struct nio_co),
-                               ret_join != NULL, &task);
-    if (NIO_UNLIKELY(rc < 0))
-        return rc;
-    struct nio_co *co = NIO_CONTAINER_OF(task, struct nio_co, task);
-    task->entry.run = fn;
-    task->with.arg = arg;
-    co->stack = NULL;
-    co->op = NULL;
-    co->coro = (struct nio_coro){ 0 };
+    if (NIO_LIKELY(worker && fn))
+        task = bind_here(worker, site, NIO_TASK_COROUTINE, sizeof(struct nio_co), ret_join != NULL);
+    if (NIO_UNLIKELY(!task))
+        return spawn_coroutine(site, handle, fn, arg, opts, ret_join);
+    fill_coroutine(task, fn, arg);
     if (ret_join)
         *ret_join = (struct numio_join *)task;
-    nio_launch(&placement, task);
+    nio_schedule_hot(worker, task);
     return 0;
 }
 

@@ -140,6 +140,32 @@ void nio_run_joined(struct nio_worker *worker, struct nio_task *task);
 enum nio_place { NIO_PLACE_LIFO, NIO_PLACE_TAIL };
 /* Owner: queues a notified task here, or where its affinity wants it. */
 void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum nio_place place);
+/* Puts a task into the LIFO slot; returns the one that stood there. */
+static inline struct nio_task *nio_swap_lifo(struct nio_worker *worker, struct nio_task *task)
+{
+    if (worker->has_peers)
+        /* [LS1] acq_rel: publishes the task to the thief of a stuck slot, and takes over the one
+         * that stood there.  Pairs with [LS2]. */
+        return atomic_exchange_explicit(&worker->lifo, task, memory_order_acq_rel);
+    /* relaxed: without peers nobody else looks at the slot */
+    struct nio_task *before = atomic_load_explicit(&worker->lifo, memory_order_relaxed);
+    /* relaxed: as above */
+    atomic_store_explicit(&worker->lifo, task, memory_order_relaxed);
+    return before;
+}
+
+/* Owner: queues a notified task of affinity "any" at the tail. */
+void nio_push_tail(struct nio_worker *worker, struct nio_task *task);
+/* Owner: queues a new task of affinity "any" where it is run soonest. */
+static inline void nio_schedule_hot(struct nio_worker *worker, struct nio_task *task)
+{
+    if (NIO_LIKELY(worker->is_lifo_enabled && !worker->is_batching)) {
+        task = nio_swap_lifo(worker, task);
+        if (!task)
+            return;
+    }
+    nio_push_tail(worker, task);
+}
 /* The table's schedule: any thread. */
 void nio_schedule(const struct nio_schedule *self, struct nio_task *task);
 /* Any thread: to the task's home node's inject queue, or to its worker. */

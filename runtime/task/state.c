@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The design note stands in state.h.  Every transition is one read-modify-write where the new
- * word does not depend on the old one, else a CAS loop; a CAS fails only because another thread
- * succeeded, so the loops are lock-free.
+/* The design note stands in state.h, and so do, to be inlined, the transitions of every poll. Every
+ * transition is one read-modify-write where the new word does not depend on the old one, else a CAS
+ * loop; a CAS fails only because another thread succeeded, so the loops are lock-free.
  *
  * Orders: a wake releases what the waker wrote ([TS1]), the popper acquires it ([TS2]); the end of
  * a poll releases the task's memory to the next worker ([TS3], taken up by [TS2] through the run
@@ -18,29 +18,6 @@
 
 #include "runtime/base/assert.h"
 
-uint64_t nio_state_start(struct nio_task *task)
-{
-    /* NOTIFIED is set and RUNNING is not, so that one subtraction turns the one into the other.
-     * [TS2] acquire: sees what wakers and the last poll wrote.  Pairs with [TS1] and [TS3]. */
-    uint64_t old = atomic_fetch_sub_explicit(&task->state, NIO_STATE_NOTIFIED - NIO_STATE_RUNNING,
-                                             memory_order_acquire);
-    NIO_DEBUG_ASSERT((old & NIO_STATE_NOTIFIED) && !(old & NIO_STATE_RUNNING) &&
-                     !(old & NIO_STATE_COMPLETE));
-    if (old & NIO_STATE_OP_DONE)
-        /* relaxed: the one operation that could set it has ended, and [TS2] has seen it */
-        (void)atomic_fetch_and_explicit(&task->state, ~NIO_STATE_OP_DONE, memory_order_relaxed);
-    return old;
-}
-
-bool nio_state_idle(struct nio_task *task)
-{
-    /* [TS3] acq_rel: hands the task's memory to the next worker, pairs with [TS2]; acquire, since
-     * a caller that requeues acts on the waker's behalf, pairs with [TS1]. */
-    uint64_t old = atomic_fetch_sub_explicit(&task->state, NIO_STATE_RUNNING, memory_order_acq_rel);
-    NIO_DEBUG_ASSERT(old & NIO_STATE_RUNNING);
-    return (old & NIO_STATE_NOTIFIED) != 0;
-}
-
 void nio_state_requeue(struct nio_task *task)
 {
     /* relaxed: the CAS below re-reads it */
@@ -53,7 +30,7 @@ void nio_state_requeue(struct nio_task *task)
 }
 
 /* The waker has moved before: freezes it by COMPLETE, then reads it, then drops the reference. */
-static NIO_NOINLINE bool complete_moved(struct nio_task *task, uintptr_t *ret_waker)
+bool nio_state_complete_moved(struct nio_task *task, uintptr_t *ret_waker)
 {
     /* relaxed: the CAS below re-reads it */
     uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
@@ -70,32 +47,6 @@ static NIO_NOINLINE bool complete_moved(struct nio_task *task, uintptr_t *ret_wa
         /* relaxed: [TS6] made it visible, and nobody changes it any more */
         *ret_waker = atomic_load_explicit(&task->join_waker, memory_order_relaxed);
     return nio_state_unref(task);
-}
-
-bool nio_state_complete(struct nio_task *task, uintptr_t *ret_waker)
-{
-    /* [TS6] acquire: sees the join waker stored before [TS7] set JOIN_WAKER */
-    uint64_t old = atomic_load_explicit(&task->state, memory_order_acquire);
-    uintptr_t waker;
-    uint64_t new;
-    do {
-        NIO_DEBUG_ASSERT((old & NIO_STATE_RUNNING) && !(old & NIO_STATE_COMPLETE));
-        if (NIO_UNLIKELY(old & NIO_STATE_WAKER_MOVED))
-            return complete_moved(task, ret_waker);
-        waker = 0;
-        if (old & NIO_STATE_JOIN_WAKER)
-            /* relaxed: [TS6] made it visible; if it is taken back meanwhile, the CAS fails */
-            waker = atomic_load_explicit(&task->join_waker, memory_order_relaxed);
-        new = (old & ~(NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) | NIO_STATE_COMPLETE;
-        new -= NIO_STATE_REF;
-        if (nio_state_refs(new) == 0)
-            break; /* nobody else can reach the task: no RMW is needed, and no waker can be set */
-        /* [TS4] acq_rel: publishes the result to [TS5]; acquire for the last reference, as in
-         * nio_state_unref().  [TS6] acquire on failure, as above. */
-    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acq_rel,
-                                                    memory_order_acquire));
-    *ret_waker = waker;
-    return nio_state_refs(new) == 0;
 }
 
 enum nio_wake_action nio_state_wake_by_ref(struct nio_task *task)
@@ -211,13 +162,10 @@ bool nio_state_unset_join_waker(struct nio_task *task)
     return true;
 }
 
-bool nio_state_drop_join(struct nio_task *task)
+bool nio_state_drop_join_slow(struct nio_task *task)
 {
-    /* [TS5] acquire: when this is the last reference the cell is freed right away and needs what
-     * the completer wrote.  Pairs with [TS4]. */
-    uint64_t old = atomic_load_explicit(&task->state, memory_order_acquire);
-    if (nio_state_refs(old) == 1)
-        return true; /* only we can reach it: no RMW needed */
+    /* relaxed: the CAS below re-reads it */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
     uint64_t new;
     do {
         NIO_DEBUG_ASSERT(old & NIO_STATE_JOIN_INTEREST);
@@ -226,10 +174,4 @@ bool nio_state_drop_join(struct nio_task *task)
     } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acq_rel,
                                                     memory_order_relaxed));
     return nio_state_refs(new) == 0;
-}
-
-uint64_t nio_state_load(const struct nio_task *task)
-{
-    /* [TS5] acquire: with COMPLETE comes the result.  Pairs with [TS4]. */
-    return atomic_load_explicit(&task->state, memory_order_acquire);
 }

@@ -26,6 +26,7 @@
 #ifndef NIO_TASK_STATE_H
 #define NIO_TASK_STATE_H
 
+#include "runtime/base/assert.h"
 #include "runtime/task/task.h"
 
 #define NIO_STATE_RUNNING (UINT64_C(1) << 0)
@@ -58,17 +59,64 @@ static inline uint64_t nio_state_refs(uint64_t state)
 
 /* The popper of a queued task takes it: NOTIFIED (and OP_DONE) become RUNNING.  Returns the
  * state before, whose CANCELLED and OP_DONE the caller heeds. */
-uint64_t nio_state_start(struct nio_task *task);
+static inline uint64_t nio_state_start(struct nio_task *task)
+{
+    /* NOTIFIED is set and RUNNING is not, so that one subtraction turns the one into the other.
+     * [TS2] acquire: sees what wakers and the last poll wrote.  Pairs with [TS1] and [TS3]. */
+    uint64_t old = atomic_fetch_sub_explicit(&task->state, NIO_STATE_NOTIFIED - NIO_STATE_RUNNING,
+                                             memory_order_acquire);
+    NIO_DEBUG_ASSERT((old & NIO_STATE_NOTIFIED) && !(old & NIO_STATE_RUNNING) &&
+                     !(old & NIO_STATE_COMPLETE));
+    if (old & NIO_STATE_OP_DONE)
+        /* relaxed: the one operation that could set it has ended, and [TS2] has seen it */
+        (void)atomic_fetch_and_explicit(&task->state, ~NIO_STATE_OP_DONE, memory_order_relaxed);
+    return old;
+}
+
 /* The poll returned pending.  True: the task was notified meanwhile and the caller must queue it
  * again (it is NOTIFIED). */
-NIO_NODISCARD bool nio_state_idle(struct nio_task *task);
+static inline bool nio_state_idle(struct nio_task *task)
+{
+    /* [TS3] acq_rel: hands the task's memory to the next worker, pairs with [TS2]; acquire, since
+     * a caller that requeues acts on the waker's behalf, pairs with [TS1]. */
+    uint64_t old = atomic_fetch_sub_explicit(&task->state, NIO_STATE_RUNNING, memory_order_acq_rel);
+    NIO_DEBUG_ASSERT(old & NIO_STATE_RUNNING);
+    return (old & NIO_STATE_NOTIFIED) != 0;
+}
+
 /* The poll returned pending and the task is to be queued again in any case: RUNNING becomes
  * NOTIFIED, and the caller queues it. */
 void nio_state_requeue(struct nio_task *task);
+/* The part of nio_state_complete() for a waker that was replaced. */
+bool nio_state_complete_moved(struct nio_task *task, uintptr_t *ret_waker);
 /* The task has ended; its result is in place.  Drops the task's own reference.  *ret_waker is the
  * join waker if there is one, which the caller now owns, else 0.  True: that was the last
  * reference, the caller releases the cell. */
-NIO_NODISCARD bool nio_state_complete(struct nio_task *task, uintptr_t *ret_waker);
+static inline bool nio_state_complete(struct nio_task *task, uintptr_t *ret_waker)
+{
+    /* [TS6] acquire: sees the join waker stored before [TS7] set JOIN_WAKER */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_acquire);
+    uintptr_t waker;
+    uint64_t new;
+    do {
+        NIO_DEBUG_ASSERT((old & NIO_STATE_RUNNING) && !(old & NIO_STATE_COMPLETE));
+        if (NIO_UNLIKELY(old & NIO_STATE_WAKER_MOVED))
+            return nio_state_complete_moved(task, ret_waker);
+        waker = 0;
+        if (old & NIO_STATE_JOIN_WAKER)
+            /* relaxed: [TS6] made it visible; if it is taken back meanwhile, the CAS fails */
+            waker = atomic_load_explicit(&task->join_waker, memory_order_relaxed);
+        new = (old & ~(NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) | NIO_STATE_COMPLETE;
+        new -= NIO_STATE_REF;
+        if (nio_state_refs(new) == 0)
+            break; /* nobody else can reach the task: no RMW is needed, and no waker can be set */
+        /* [TS4] acq_rel: publishes the result to [TS5]; acquire for the last reference, as in
+         * nio_state_unref().  [TS6] acquire on failure, as above. */
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acq_rel,
+                                                    memory_order_acquire));
+    *ret_waker = waker;
+    return nio_state_refs(new) == 0;
+}
 
 /* A wake; keeps the waker's reference. */
 NIO_NODISCARD enum nio_wake_action nio_state_wake_by_ref(struct nio_task *task);
@@ -100,7 +148,15 @@ static inline uintptr_t nio_state_join_waker(const struct nio_task *task)
 }
 /* Ends the join handle: clears JOIN_INTEREST and drops its reference.  True: that was the last
  * reference.  JOIN_WAKER must be clear or the task complete. */
-NIO_NODISCARD bool nio_state_drop_join(struct nio_task *task);
+bool nio_state_drop_join_slow(struct nio_task *task);
+static inline bool nio_state_drop_join(struct nio_task *task)
+{
+    /* [TS5] acquire: when this is the last reference the cell is freed right away and needs what
+     * the completer wrote.  Pairs with [TS4].  Then only the caller can reach it, and no RMW is
+     * needed. */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_acquire);
+    return nio_state_refs(old) == 1 || nio_state_drop_join_slow(task);
+}
 
 /* Whether somebody asked the task to end, as far as this thread has heard. */
 static inline bool nio_state_is_cancelled(const struct nio_task *task)
@@ -110,6 +166,10 @@ static inline bool nio_state_is_cancelled(const struct nio_task *task)
 }
 
 /* What a thread that holds a reference may know: sees the result once COMPLETE is set. */
-uint64_t nio_state_load(const struct nio_task *task);
+static inline uint64_t nio_state_load(const struct nio_task *task)
+{
+    /* [TS5] acquire: with COMPLETE comes the result.  Pairs with [TS4]. */
+    return atomic_load_explicit(&task->state, memory_order_acquire);
+}
 
 #endif
