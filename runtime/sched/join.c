@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "runtime/base/assert.h"
 #include "runtime/base/clock.h"
 #include "runtime/base/error.h"
 #include "runtime/base/futex.h"
@@ -23,10 +24,17 @@ static struct nio_task *task_of(const struct numio_join *join)
     return (struct nio_task *)(uintptr_t)join;
 }
 
+static bool is_complete(const struct nio_task *task)
+{
+    return (nio_state_load(task) & NIO_STATE_COMPLETE) != 0;
+}
+
 /* The task is complete: copies the output, ends the handle, returns the result. */
 static int64_t take_result(struct numio_join **join, void *ret_output, size_t output_size)
 {
     struct nio_task *task = task_of(*join);
+    /* However the caller learnt of the end, this load is what shows the result as well. */
+    NIO_ASSERT(is_complete(task));
     int64_t result = task->with.result;
     if (ret_output && result != -ECANCELED && output_size > 0)
         memcpy(ret_output, nio_task_output(task), output_size);
@@ -34,11 +42,6 @@ static int64_t take_result(struct numio_join **join, void *ret_output, size_t ou
     if (nio_state_drop_join(task))
         task->scheduler->release(task->scheduler, task);
     return result;
-}
-
-static bool is_complete(const struct nio_task *task)
-{
-    return (nio_state_load(task) & NIO_STATE_COMPLETE) != 0;
 }
 
 static int check(struct numio_join *const *join, const void *output, size_t output_size)
