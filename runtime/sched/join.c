@@ -24,13 +24,14 @@ static struct nio_task *task_of(const struct numio_join *join)
     return (struct nio_task *)(uintptr_t)join;
 }
 
-static bool is_complete(const struct nio_task *task)
+static inline bool is_complete(const struct nio_task *task)
 {
     return (nio_state_load(task) & NIO_STATE_COMPLETE) != 0;
 }
 
 /* The task is complete: copies the output, ends the handle, returns the result. */
-static int64_t take_result(struct numio_join **join, void *ret_output, size_t output_size)
+static NIO_ALWAYS_INLINE int64_t take_result(struct numio_join **join, void *ret_output,
+                                             size_t output_size)
 {
     struct nio_task *task = task_of(*join);
     /* However the caller learnt of the end, this load is what shows the result as well. */
@@ -44,7 +45,8 @@ static int64_t take_result(struct numio_join **join, void *ret_output, size_t ou
     return result;
 }
 
-static int check(struct numio_join *const *join, const void *output, size_t output_size)
+static NIO_ALWAYS_INLINE int check(struct numio_join *const *join, const void *output,
+                                   size_t output_size)
 {
     if (!join || !*join)
         return nio_error(-EINVAL, "join: the handle was joined or detached before");

@@ -34,7 +34,7 @@ static NIO_COLD void call_hook(struct nio_worker *worker,
 }
 
 /* The task has ended with with.result set and nothing of it in flight. */
-static void complete(struct nio_worker *worker, struct nio_task *task)
+static NIO_ALWAYS_INLINE void complete(struct nio_worker *worker, struct nio_task *task)
 {
     if (NIO_UNLIKELY(worker->handle->has_hooks))
         call_hook(worker, worker->handle->config.hooks.on_task_terminate, task);
@@ -89,7 +89,7 @@ static bool drain_future_ops(struct nio_worker *worker, struct nio_task *task)
 }
 
 /* The future has returned ready or is to end early. */
-static void finish_future(struct nio_worker *worker, struct nio_task *task)
+static NIO_ALWAYS_INLINE void finish_future(struct nio_worker *worker, struct nio_task *task)
 {
     if (NIO_UNLIKELY(task->ops != NULL)) {
         task->flags |= NIO_TASK_OP_CANCELLED;
@@ -119,7 +119,8 @@ static NIO_COLD struct nio_worker *visit_rings(struct nio_worker *worker, struct
     return NULL;
 }
 
-static void run_future(struct nio_worker *worker, struct nio_task *task, uint64_t before)
+static NIO_ALWAYS_INLINE void run_future(struct nio_worker *worker, struct nio_task *task,
+                                         uint64_t before)
 {
     if (NIO_UNLIKELY((before & NIO_STATE_CANCELLED) || (task->flags & NIO_TASK_OP_CANCELLED))) {
         finish_future(worker, task);
@@ -232,7 +233,7 @@ static NIO_ALWAYS_INLINE void run_coroutine(struct nio_worker *worker, struct ni
 }
 
 /* The popped task is this worker's now.  Returns its state. */
-static uint64_t take_over(struct nio_task *task)
+static NIO_ALWAYS_INLINE uint64_t take_over(struct nio_task *task)
 {
     if (!(task->flags & NIO_TASK_QUEUED))
         return nio_state_start(task);
