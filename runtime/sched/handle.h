@@ -108,7 +108,6 @@ struct numio_handle {
     _Atomic uint64_t completed_elsewhere; /* tasks that ended on pool threads; under end_lock */
     struct nio_lock end_lock;             /* orders the last looks at the counters */
     _Atomic uint32_t left;                /* futex: workers that have left their loops */
-    _Atomic uint32_t left;                /* futex: workers whose loop is over */
     _Atomic uint32_t may_leave;           /* futex: 1 once workers may take their drivers down */
     _Atomic uint32_t ended;               /* futex: 1 once the last task has ended */
 };
