@@ -39,7 +39,8 @@ enum nio_phase {
 
 enum {
     NIO_REASONS_MAX = 64,
-    NIO_LIFO_POLLS_MAX = 3,    /* Tokio's cap of polls in a row from the LIFO slot */
+    NIO_LIFO_POLLS_MAX = 16,   /* polls in a row from the LIFO slot; with Tokio's 3 a chain of wakes
+                                  is handed to other workers that need not have been woken */
     NIO_BUDGET = 128,          /* Tokio's coop budget: awaits per poll without suspending */
     NIO_INLINE_DEPTH_MAX = 32, /* joined tasks run inside of each other to this depth */
     NIO_INJECT_INTERVAL = 61,  /* ticks; Go's and Tokio's prime */

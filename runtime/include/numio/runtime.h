@@ -97,6 +97,10 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_spawn_blocking_at(const struct numio_site
  * Returns: fn's result.   Errors: those of numio_spawn_blocking(). */
 NUMIO_EXPORT int64_t numio_block_in_place(int64_t (*fn)(void *arg), void *arg);
 
+#ifdef NUMIO_UNSTABLE
+/* Defined by those who accept that what follows may change in any release: which events are
+ * counted is a matter of the scheduler's inner life. */
+
 /* What one worker has counted since the start; any thread, values are a moment old. */
 struct numio_worker_metrics {
     size_t size;
@@ -116,6 +120,7 @@ struct numio_worker_metrics {
 /* Counters of worker `index`.   Errors: -EINVAL out of range. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_worker_metrics(struct numio_handle *handle, unsigned index,
                                                       struct numio_worker_metrics *ret_metrics);
+#endif
 
 struct numio_worker_status {
     unsigned node, llc;
