@@ -23,6 +23,9 @@ int nio_handle_build(const struct numio_config *config, struct numio_handle **re
 /* Remembers a reason for the status, once. */
 void nio_handle_add_reason(struct numio_handle *handle, const char *reason);
 
+/* sq_check.c: compares the SQ threads with the plan; what differs becomes a reason. */
+void nio_check_sq_threads(struct numio_handle *handle);
+
 /* start.c: starts all workers; on failure none is left. */
 int nio_start_workers(struct numio_handle *handle);
 /* Lets the workers take their drivers down, and waits for their threads. */

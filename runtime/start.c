@@ -263,9 +263,11 @@ int nio_start_workers(struct numio_handle *handle)
         return nio_error(-ENOMEM, "runtime: no memory to start its workers");
     int rc = 0;
     unsigned count = start_threads(&start, started, &rc);
-    if (rc == 0)
+    if (rc == 0) {
         for (unsigned i = 0; i < handle->worker_count; i++)
             nio_handle_add_reason(handle, nio_driver_reason(handle->workers[i]->driver));
+        nio_check_sq_threads(handle);
+    }
     /* [ST1] release: the verdict, with everything built so far.  Pairs with [ST2]. */
     atomic_store_explicit(&start.gate, rc == 0 ? GATE_GO : GATE_FAIL, memory_order_release);
     nio_futex_wake(&start.gate, INT_MAX);

@@ -115,6 +115,10 @@ void nio_driver_counters(const struct nio_driver *driver, struct nio_driver_coun
 /* Whether the operation's result, if not negative, is a new descriptor.  Any thread. */
 bool nio_op_makes_fd(const struct numio_op *op);
 
+/* Any thread: the thread id of the SQ thread that serves this driver's ring; -ESRCH without one.
+ * Reads /proc. */
+int nio_driver_sq_thread(const struct nio_driver *driver);
+
 /* Any thread: how many iou-sqp threads this process has, and whether each is SCHED_OTHER; waits up
  * to `patience_ms` for them to reach `expected`.  Reads /proc. */
 int nio_driver_count_sq_threads(unsigned expected, unsigned patience_ms, unsigned *ret_count);

@@ -107,3 +107,11 @@ int nio_sq_thread_of(int ring_fd)
     (void)close(task_dir); /* only read from */
     return tid;
 }
+
+int nio_driver_sq_thread(const struct nio_driver *driver)
+{
+    int ring_fd = nio_driver_ring_fd(driver);
+    if (ring_fd < 0 || nio_driver_profile(driver) != NUMIO_DRIVER_SQPOLL)
+        return -ESRCH;
+    return nio_sq_thread_of(ring_fd);
+}

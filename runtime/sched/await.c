@@ -53,6 +53,12 @@ int numio_yield_now(void)
     return NIO_UNLIKELY(nio_state_is_cancelled(&co->task)) ? -ECANCELED : 0;
 }
 
+size_t numio_stack_high_water(void)
+{
+    const struct nio_co *co = nio_co_current();
+    return co ? nio_stack_high_water(co->stack) : 0;
+}
+
 void numio_context_yield(struct numio_context *cx)
 {
     cx->_task->flags |= NIO_TASK_YIELDED;

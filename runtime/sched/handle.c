@@ -171,6 +171,7 @@ int numio_node_status(struct numio_handle *handle, unsigned index,
         .os_node = nio_node_arena_os_node(handle->nodes[index]->arena),
         .sq_place = has_sq ? places[plan->sq_place] : "none",
         .sq_cpu = has_sq ? plan->sq_cpu : -1,
+        .sq_tid = handle->nodes[index]->sq_tid,
         .memory_bytes = plan->memory_bytes,
     };
     return 0;
@@ -196,10 +197,26 @@ int numio_status(struct numio_handle *handle, struct numio_status *ret_status)
     return 0;
 }
 
+/* What has become true since the start: stacks may have run out of guard pages. */
+static const char *late_reason(const struct numio_handle *handle)
+{
+    for (unsigned i = 0; i < handle->node_count; i++) {
+        const char *reason = nio_stack_depot_reason(handle->nodes[i]->stacks);
+        bool is_known = !reason;
+        for (unsigned k = 0; k < handle->reason_count && !is_known; k++)
+            is_known = strcmp(handle->reasons[k], reason) == 0;
+        if (!is_known)
+            return reason;
+    }
+    return NULL;
+}
+
 const char *numio_status_reason(struct numio_handle *handle, unsigned index)
 {
     handle = nio_handle_resolve(handle);
-    return handle && index < handle->reason_count ? handle->reasons[index] : NULL;
+    if (!handle || index > handle->reason_count)
+        return NULL;
+    return index < handle->reason_count ? handle->reasons[index] : late_reason(handle);
 }
 
 int numio_arena_audit(struct numio_handle *handle, unsigned index,

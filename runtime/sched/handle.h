@@ -76,6 +76,7 @@ struct nio_node {
     struct nio_node_arena *arena;
     struct nio_stack_depot *stacks;
     int leader_ring_fd; /* written before the other workers start */
+    int sq_tid;         /* thread id of the SQ thread, -1 without one */
     /* any thread */
     struct nio_inject inject[NIO_REACH_COUNT];
     struct nio_idle idle;

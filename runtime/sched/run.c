@@ -17,6 +17,8 @@
  * ended its state is dropped.
  */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "runtime/sched/await.h"
@@ -197,6 +199,17 @@ static bool hold_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_
     return true;
 }
 
+/* A stack without a guard page was written beyond its end: what lies there is damaged already. */
+static _Noreturn NIO_COLD void stack_overflowed(const struct nio_co *co)
+{
+    (void)fprintf(stderr,
+                  "numio: stack overflow in coroutine '%s' spawned at %s:%d (%zu bytes of stack); "
+                  "raise stack_bytes\n",
+                  co->task.name ? co->task.name : "", co->task.site->file, co->task.site->line,
+                  nio_stack_bytes(co->stack)); /* nothing to do if it fails */
+    abort();
+}
+
 /* Runs the coroutine until it suspends or ends, from the loop or from inside of its joiner. */
 static NIO_ALWAYS_INLINE void resume(struct nio_worker *worker, struct nio_co *co)
 {
@@ -222,6 +235,8 @@ static NIO_ALWAYS_INLINE void run_coroutine(struct nio_worker *worker, struct ni
         return;
     }
     resume(worker, co);
+    if (NIO_UNLIKELY(!nio_stack_is_intact(co->stack)))
+        stack_overflowed(co);
     if (task->flags & NIO_TASK_FINISHED) {
         struct nio_stack *stack = co->stack;
         co->stack = NULL;

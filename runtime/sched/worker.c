@@ -22,7 +22,7 @@
 #include "runtime/task/wake.h"
 
 enum { PRIVATE_CLASS = NIO_REACH_COUNT }; /* the class behind those of the local queues */
-enum { SPIN_CLOCK_INTERVAL = 16, IDLE_AVERAGE_WEIGHT = 8 };
+enum { SPIN_CLOCK_INTERVAL = 16, IDLE_AVERAGE_WEIGHT = 8, TRIM_INTERVAL = 64 };
 
 /* Moves what others have sent to the private queue.  True if there was something. */
 static bool take_mail(struct nio_worker *worker)
@@ -256,6 +256,14 @@ static bool is_called(struct nio_worker *worker)
            atomic_load_explicit(&worker->report, memory_order_acquire) != 0;
 }
 
+/* Gives the memory of stacks that have not been wanted for long back to the kernel: now and then,
+ * since it takes the depot's lock. */
+static void trim_stacks(struct nio_worker *worker)
+{
+    if (nio_counter(&worker->counters.parks) % TRIM_INTERVAL == 0)
+        (void)nio_stack_depot_trim(worker->node->stacks, nio_now_ns()); /* a figure only */
+}
+
 /* Sleeps until woken.  The announcement, the last look, and only then the park: idle.h. */
 static void sleep_until_woken(struct nio_worker *worker)
 {
@@ -275,6 +283,7 @@ static void sleep_until_woken(struct nio_worker *worker)
             atomic_compare_exchange_strong_explicit(&node->watcher, &nobody, 1,
                                                     memory_order_relaxed, memory_order_relaxed);
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_park);
+        trim_stacks(worker);
         nio_count(&worker->counters.parks, 1);
         nio_parker_park(&worker->parker, worker->driver, is_watcher ? NIO_WATCH_NS : -1);
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_unpark);

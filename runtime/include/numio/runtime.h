@@ -132,7 +132,8 @@ struct numio_node_status {
     unsigned worker_first, worker_count, package;
     int os_node;          /* the kernel's node its memory is bound to, -1 none */
     const char *sq_place; /* "sibling", "reserved", "shared", "forced", "none" */
-    int sq_cpu;
+    int sq_cpu;           /* -1: without an SQ thread, or on any CPU of the node */
+    int sq_tid;           /* its thread id (iou-sqp-*), -1 without one */
     uint64_t memory_bytes;
 };
 

@@ -135,6 +135,11 @@ static inline void *numio_context_output(struct numio_context *cx)
     return cx->_output;
 }
 
+/* The most bytes that the running coroutine's stack has had in use so far, by it or by those that
+ * had the stack before: for choosing stack_bytes.
+ * Context: a coroutine, else 0; never suspends; a system call and a scan of the stack. */
+NUMIO_EXPORT size_t numio_stack_high_water(void);
+
 /* True in a task that was aborted.  Context: a coroutine or a future's poll; false elsewhere. */
 NUMIO_EXPORT bool numio_is_cancelled(void);
 
