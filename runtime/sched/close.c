@@ -14,7 +14,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/futex.h"
 #include "runtime/sched/worker.h"
-#include "runtime/task/state.h"
+#include "runtime/task/wake.h"
 
 void nio_worker_close(struct nio_worker *worker)
 {
@@ -75,20 +75,21 @@ void nio_end_check(struct numio_handle *handle)
     nio_futex_wake(&handle->ended, INT_MAX);
 }
 
-static const char *waits_for(const struct nio_task *task)
+/* What the running task alone may read is read only while the task is kept from running. */
+static const char *waits_for(struct nio_task *task)
 {
-    uint64_t state = nio_state_load(task);
-    if (task->flags & NIO_TASK_QUEUED)
-        return "its turn";
-    if (state & NIO_STATE_RUNNING)
-        return "running";
-    if (state & NIO_STATE_NOTIFIED)
-        return "its turn";
-    if (task->kind == NIO_TASK_BLOCKING)
-        return "a blocking function";
-    if (task->ops || task->wait_kind == NIO_WAIT_OP)
-        return "an operation";
-    return task->wait_kind == NIO_WAIT_JOIN ? "a join" : "a wake";
+    const char *what;
+    if (nio_state_hold(task)) {
+        if (task->ops || task->wait_kind == NIO_WAIT_OP)
+            what = "an operation";
+        else
+            what = task->wait_kind == NIO_WAIT_JOIN ? "a join" : "a wake";
+        if (nio_state_idle(task))
+            nio_wake_act(task, NIO_WAKE_QUEUE);
+        return what;
+    }
+    /* One that yields stays RUNNING in its queue. */
+    return nio_state_load(task) & NIO_STATE_RUNNING ? "running" : "its turn";
 }
 
 struct collection {

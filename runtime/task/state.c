@@ -18,6 +18,21 @@
 
 #include "runtime/base/assert.h"
 
+bool nio_state_hold(struct nio_task *task)
+{
+    /* relaxed: the CAS below re-reads it */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
+    do {
+        /* 0: a free cell */
+        if (old == 0 || (old & (NIO_STATE_RUNNING | NIO_STATE_NOTIFIED | NIO_STATE_COMPLETE)))
+            return false;
+        /* [TS2] acquire: sees what the last poll wrote.  Pairs with [TS3].  relaxed on failure:
+         * retried. */
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, old | NIO_STATE_RUNNING,
+                                                    memory_order_acquire, memory_order_relaxed));
+    return true;
+}
+
 void nio_state_requeue(struct nio_task *task)
 {
     /* relaxed: the CAS below re-reads it */

@@ -73,6 +73,9 @@ static inline uint64_t nio_state_start(struct nio_task *task)
     return old;
 }
 
+/* Keeps a task that waits from running, for a look at what is the running task's; ends with
+ * nio_state_idle().  False: it does not just wait. */
+NIO_NODISCARD bool nio_state_hold(struct nio_task *task);
 /* The poll returned pending.  True: the task was notified meanwhile and the caller must queue it
  * again (it is NOTIFIED). */
 static inline bool nio_state_idle(struct nio_task *task)
