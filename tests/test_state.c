@@ -159,6 +159,9 @@ static void step_others(struct nio_task *task, struct model *m, unsigned choice)
         enum nio_wake_action wanted = model_wake(m);
         m->is_op_done = true;
         cr_assert_eq(nio_state_wake_op_done(task), wanted);
+    } else if (choice % 2 && nio_state_hold(task)) {
+        cr_assert(is_idle(m));
+        cr_assert_not(nio_state_idle(task));
     } else if (m->is_running && m->extra < EXTRA_REFS_MAX) {
         nio_state_ref(task); /* the running task makes a waker */
         m->refs++;
@@ -299,6 +302,30 @@ Test(state, complete_hands_out_the_waker_that_stands_there_also_after_it_moved)
         cr_assert_not(nio_state_unset_join_waker(&task), "the completer has it");
         cr_assert(nio_state_drop_join(&task));
     }
+}
+
+Test(state, only_a_task_that_just_waits_can_be_held_and_a_wake_meanwhile_is_kept)
+{
+    struct nio_task task;
+    struct model m;
+    uintptr_t waker;
+    memset(&task, 0, sizeof task);
+    cr_assert_not(nio_state_hold(&task), "a free cell");
+    init(&task, &m, true);
+    cr_assert_not(nio_state_hold(&task), "it is queued");
+    (void)nio_state_start(&task);
+    cr_assert_not(nio_state_hold(&task), "it runs");
+    cr_assert_not(nio_state_idle(&task));
+    cr_assert(nio_state_hold(&task));
+    cr_assert_not(nio_state_hold(&task), "it is held");
+    cr_assert_not(nio_state_idle(&task));
+    cr_assert(nio_state_hold(&task));
+    cr_assert_eq(nio_state_wake_by_ref(&task), NIO_WAKE_NOTHING);
+    cr_assert(nio_state_idle(&task), "the holder must queue it");
+    (void)nio_state_start(&task);
+    cr_assert_not(nio_state_complete(&task, &waker));
+    cr_assert_not(nio_state_hold(&task), "it has ended");
+    cr_assert(nio_state_drop_join(&task));
 }
 
 /* The word after taking a waker back must differ from every word before: a completer that has read
