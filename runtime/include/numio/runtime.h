@@ -6,8 +6,10 @@
  * down cancels every task, lets each run to its end on a worker, drains the rings, and only then
  * releases memory.
  *
- * fork(): a runtime's threads and rings do not survive into a child.  In the child every numio
- * call on the runtime fails with -EPERM; the child may create a runtime of its own.
+ * fork(): a runtime's threads and rings do not survive into a child.  In the child every call that
+ * spawns, joins, awaits, does I/O or shuts down fails with -EPERM; wakes, aborts and detaches do
+ * nothing; the runtime must not be destroyed there.  The child may create a runtime of its own.  A
+ * child that a task forked must exec or _exit before the task would return.
  */
 #ifndef NUMIO_RUNTIME_H
 #define NUMIO_RUNTIME_H
@@ -33,7 +35,8 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_runtime_create(const struct numio_config 
 /* A task that did not end in time. */
 struct numio_straggler {
     struct numio_task_meta task;
-    const char *waits_for; /* "an operation", "a join", "a wake", "its turn", "running" */
+    const char *waits_for; /* "an operation", "a join", "a wake", "its turn", "running",
+                              "a blocking function" */
 };
 
 /* Shuts down: no task is accepted from now on, all are cancelled, waits until they have ended.
