@@ -474,3 +474,189 @@ Test(worker, taking_a_task_back_while_closing_is_noticed)
     cr_assert_eq(rig_phase(handle), NIO_PHASE_ENDED);
     rig_stop(handle);
 }
+
+/* --- Everything at once --------------------------------------------------------------------- */
+
+enum { CROWD = 60, CROWD_STEPS = 6000 };
+
+/* A task of the crowd; what is said of it is noted by the test and by the task itself. */
+struct member {
+    struct numio_waker waker;
+    bool has_waker;
+    bool is_woken; /* since its last poll */
+    bool is_done;
+    unsigned polls;
+    int node, worker; /* where it must run, -1 anywhere */
+    bool was_misplaced;
+};
+
+struct crowd {
+    struct numio_handle *handle;
+    struct nio_rng rng; /* decides what tasks do: its stream follows the order of the polls */
+    struct member members[CROWD];
+    unsigned count;
+    uint64_t digest; /* of the order of the polls */
+};
+
+struct member_state {
+    struct crowd *crowd;
+    unsigned index;
+};
+
+static void join_crowd(struct crowd *crowd);
+
+static void wake_member(struct crowd *crowd, unsigned index)
+{
+    struct member *member = &crowd->members[index];
+    if (!member->has_waker || member->is_done)
+        return;
+    member->is_woken = true;
+    numio_waker_wake_by_ref(&member->waker);
+}
+
+static enum numio_poll poll_member(void *arg, struct numio_context *cx)
+{
+    struct member_state *state = arg;
+    struct crowd *crowd = state->crowd;
+    struct member *self = &crowd->members[state->index];
+    self->polls++;
+    self->is_woken = false;
+    self->was_misplaced |= self->node >= 0 && self->node != numio_current_node();
+    self->was_misplaced |= self->worker >= 0 && self->worker != numio_current_worker();
+    crowd->digest = (crowd->digest ^ state->index) * UINT64_C(1099511628211);
+    if (!self->has_waker) {
+        self->waker = numio_context_waker(cx);
+        self->has_waker = true;
+    }
+    for (uint32_t i = nio_rng_below(&crowd->rng, 3); i > 0; i--)
+        wake_member(crowd, nio_rng_below(&crowd->rng, crowd->count));
+    if (nio_rng_below(&crowd->rng, 4) == 0)
+        join_crowd(crowd);
+    switch (nio_rng_below(&crowd->rng, 8)) {
+    case 0:
+        self->is_done = true;
+        return NUMIO_READY;
+    case 1:
+    case 2:
+        self->is_woken = true; /* a yield is a promise to be polled again */
+        numio_context_yield(cx);
+        return NUMIO_PENDING;
+    default:
+        return NUMIO_PENDING;
+    }
+}
+
+static void join_crowd(struct crowd *crowd)
+{
+    if (crowd->count == CROWD)
+        return;
+    unsigned index = crowd->count++;
+    struct member *member = &crowd->members[index];
+    *member = (struct member){ .is_woken = true, .node = -1, .worker = -1 };
+    struct member_state state = { crowd, index };
+    struct numio_future future = { .poll = poll_member, .state = &state, .size = sizeof state };
+    struct numio_spawn_opts opts = opts_of((enum numio_affinity)nio_rng_below(&crowd->rng, 3),
+                                           NUMIO_NODE_ANY, NUMIO_WORKER_ANY);
+    if (opts.affinity == NUMIO_AFFINITY_NODE)
+        opts.node = member->node = (int)nio_rng_below(&crowd->rng, crowd->handle->node_count);
+    else if (opts.affinity == NUMIO_AFFINITY_WORKER)
+        opts.worker = member->worker = (int)nio_rng_below(&crowd->rng, crowd->handle->worker_count);
+    if (numio_spawn(crowd->handle, &future, &opts, NULL) != 0)
+        member->was_misplaced = true;
+}
+
+static void check_crowd(const struct crowd *crowd)
+{
+    for (unsigned i = 0; i < crowd->count; i++) {
+        const struct member *member = &crowd->members[i];
+        cr_assert_not(member->was_misplaced, "task %u", i);
+        cr_assert(member->is_done || !member->is_woken, "task %u was woken and not polled", i);
+        cr_assert_gt(member->polls, 0, "task %u was lost", i);
+    }
+}
+
+/* Steps workers in random order, wakes from outside now and then, lets things settle now and then;
+ * returns the digest. */
+static uint64_t run_crowd(const char *topology, uint64_t seed, unsigned *ret_polls)
+{
+    struct numio_config config = rig_config(topology);
+    static struct crowd crowd;
+    memset(&crowd, 0, sizeof crowd);
+    config.rng_seed = seed | 1;
+    crowd.handle = rig_build(&config);
+    nio_rng_init(&crowd.rng, &seed);
+    struct nio_rng outside;
+    nio_rng_init(&outside, &seed);
+    for (unsigned step = 0; step < CROWD_STEPS; step++) {
+        if (nio_rng_below(&outside, 16) == 0)
+            join_crowd(&crowd);
+        if (nio_rng_below(&outside, 8) == 0 && crowd.count > 0)
+            wake_member(&crowd, nio_rng_below(&outside, crowd.count));
+        (void)rig_step(crowd.handle->workers[nio_rng_below(&outside, crowd.handle->worker_count)]);
+        if (nio_rng_below(&outside, 500) == 0) {
+            rig_settle(crowd.handle);
+            check_crowd(&crowd);
+        }
+    }
+    rig_settle(crowd.handle);
+    check_crowd(&crowd);
+    *ret_polls = 0;
+    for (unsigned i = 0; i < crowd.count; i++) {
+        *ret_polls += crowd.members[i].polls;
+        if (crowd.members[i].has_waker)
+            numio_waker_drop(&crowd.members[i].waker);
+    }
+    rig_stop(crowd.handle);
+    return crowd.digest;
+}
+
+Test(worker, no_task_is_lost_and_every_woken_task_is_polled_where_it_may_be)
+{
+    static const char *const topologies[] = { two_nodes, four_workers, "pack:1 core:1 pu:1",
+                                              "pack:4 numa:1 core:1 pu:1" };
+    uint64_t seed = seeded_seed(29);
+    for (unsigned i = 0; i < 40; i++) {
+        unsigned polls;
+        (void)run_crowd(topologies[i % NIO_ARRAY_LEN(topologies)], nio_seed_next(&seed), &polls);
+        cr_assert_gt(polls, CROWD);
+    }
+}
+
+Test(worker, with_one_worker_the_same_seed_gives_the_same_schedule)
+{
+    uint64_t seed = seeded_seed(31);
+    unsigned differing = 0;
+    for (unsigned i = 0; i < 10; i++) {
+        uint64_t run_seed = nio_seed_next(&seed);
+        unsigned first_polls, second_polls, other_polls;
+        uint64_t first = run_crowd("pack:1 core:1 pu:1", run_seed, &first_polls);
+        uint64_t second = run_crowd("pack:1 core:1 pu:1", run_seed, &second_polls);
+        uint64_t other = run_crowd("pack:1 core:1 pu:1", run_seed + 1, &other_polls);
+        cr_assert_eq(first, second);
+        cr_assert_eq(first_polls, second_polls);
+        differing += first != other;
+    }
+    cr_assert_gt(differing, 5, "the digest does not tell schedules apart");
+}
+
+/* A single worker is taken from its sleep like any other, and must give the search back. */
+Test(worker, a_single_worker_is_woken_again_after_it_was_woken_once)
+{
+    struct numio_handle *handle = rig_start("pack:1 core:1 pu:1");
+    struct nio_worker *worker = handle->workers[0];
+    struct nio_idle *idle = &handle->nodes[0]->idle;
+    for (unsigned round = 0; round < 5; round++) {
+        struct note note = { .limit = 1 };
+        nio_idle_sleep(idle, 0, worker->is_searching);
+        worker->is_searching = false;
+        spawn_noting(handle, &note, NULL);
+        cr_assert(is_notified(worker), "round %u", round);
+        cr_assert(nio_parker_consume(&worker->parker));
+        worker->is_searching = nio_idle_leave(idle, 0, false);
+        cr_assert(rig_step(worker));
+        cr_assert_not(rig_step(worker));
+        cr_assert_eq(note.polls, 1);
+        cr_assert_eq(nio_idle_searching(nio_idle_load(idle)), worker->is_searching);
+    }
+    rig_stop(handle);
+}
