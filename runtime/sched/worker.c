@@ -99,6 +99,14 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
     return NULL;
 }
 
+/* Counted from where the own queues are empty and the inject queues have been asked, the order of
+ * what comes does not depend on how often the worker looked in vain before. */
+static void restart_turns(struct nio_worker *worker)
+{
+    worker->inject_countdown = worker->inject_interval;
+    worker->turn = 0;
+}
+
 struct nio_task *nio_next_task(struct nio_worker *worker)
 {
     struct nio_task *task = NULL;
@@ -112,7 +120,9 @@ struct nio_task *nio_next_task(struct nio_worker *worker)
         return task;
     if (take_mail(worker))
         return pop_private(worker);
-    return nio_take_injected(worker);
+    if ((task = nio_take_injected(worker)))
+        restart_turns(worker); /* as if it had become idle before, as it may have */
+    return task;
 }
 
 static void flush(struct nio_worker *worker)
@@ -170,11 +180,9 @@ static void end_pause(struct nio_worker *worker)
         idle_ns = cap_ns; /* one long pause must not outweigh many short ones */
     worker->idle_average_ns += (idle_ns - worker->idle_average_ns) / IDLE_AVERAGE_WEIGHT;
     worker->idle_since_ns = 0;
-    /* Counted from here, the order of what comes does not depend on how often it looked in vain. */
-    worker->inject_countdown = worker->inject_interval;
-    worker->driver_countdown = worker->driver_interval;
+    restart_turns(worker);
+    worker->driver_countdown = worker->driver_interval; /* it has just been looked at */
     worker->flush_countdown = NIO_FLUSH_INTERVAL;
-    worker->turn = 0;
 }
 
 void nio_end_idle(struct nio_worker *worker)
