@@ -33,8 +33,10 @@ struct nio_co *nio_co_current(void)
 void nio_co_charge(struct nio_co *co)
 {
     struct nio_worker *worker = nio_worker_current();
-    if (NIO_LIKELY(--worker->budget > 0))
+    if (NIO_LIKELY(worker->budget > 1)) {
+        worker->budget--;
         return;
+    }
     co->task.flags |= NIO_TASK_YIELDED;
     nio_co_suspend(co);
 }

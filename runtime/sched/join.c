@@ -217,7 +217,7 @@ enum numio_poll numio_join_poll(struct numio_join **join, struct numio_context *
         nio_run_joined(worker, task);
     if (register_poller(task, cx->_task))
         return NUMIO_PENDING;
-    if (worker)
+    if (worker && worker->budget > 0) /* a task that was run inside may have used up the last */
         worker->budget--;
     *ret_result = take_result(join, ret_output, output_size);
     return NUMIO_READY;
