@@ -75,6 +75,15 @@ static inline uint32_t nio_local_queue_room(const struct nio_local_queue *queue)
     return NIO_LOCAL_QUEUE_SLOTS - (tail - nio_local_queue_stealing(head));
 }
 
+/* Owner only; a thief may be about to take what is there. */
+static inline bool nio_local_queue_is_empty(const struct nio_local_queue *queue)
+{
+    /* relaxed: the owner asks about its own pushes; a thief can only take */
+    uint64_t head = atomic_load_explicit(&queue->head, memory_order_relaxed);
+    /* relaxed: the owner wrote it */
+    return nio_local_queue_real(head) == atomic_load_explicit(&queue->tail, memory_order_relaxed);
+}
+
 /* Owner: appends a task.  False: no room; the caller moves half away by
  * nio_local_queue_overflow().  `is_announced`: the caller will look for sleepers next. */
 static inline bool nio_local_queue_push(struct nio_local_queue *queue, struct nio_task *task,

@@ -51,14 +51,16 @@ static NIO_ALWAYS_INLINE void complete(struct nio_worker *worker, struct nio_tas
 
 /* The poll has not ended the task: it waits for a wake, unless one came meanwhile or it asked to
  * go on behind the others. */
-static void pause_task(struct nio_worker *worker, struct nio_task *task)
+static NIO_ALWAYS_INLINE void pause_task(struct nio_worker *worker, struct nio_task *task)
 {
-    if (task->flags & NIO_TASK_YIELDED) {
+    if (task->flags & NIO_TASK_YIELDED)
         task->flags ^= NIO_TASK_YIELDED | NIO_TASK_QUEUED;
+    else if (NIO_LIKELY(!nio_state_idle(task)))
+        return;
+    if (NIO_LIKELY(task->affinity == NUMIO_AFFINITY_ANY))
+        nio_push_any(worker, task);
+    else
         nio_schedule_local(worker, task, NIO_PLACE_TAIL);
-    } else if (nio_state_idle(task)) {
-        nio_schedule_local(worker, task, NIO_PLACE_TAIL);
-    }
 }
 
 /* Cancels what is in flight of a future and forgets what has ended.  True: nothing is left. */

@@ -84,6 +84,9 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
     }
     worker->lifo_polls = 0;
     worker->is_lifo_enabled = true;
+    if (NIO_LIKELY(!worker->mine.first &&
+                   nio_local_queue_is_empty(&worker->queues[NIO_REACH_NODE])))
+        return nio_local_queue_pop(&worker->queues[NIO_REACH_ANY], worker->has_peers);
     /* No class of work starves another: the two queues and the private one take turns at going
      * first. */
     unsigned turn = worker->turn;

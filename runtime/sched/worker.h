@@ -156,6 +156,12 @@ static inline struct nio_task *nio_swap_lifo(struct nio_worker *worker, struct n
 
 /* Owner: queues a notified task of affinity "any" at the tail. */
 void nio_push_tail(struct nio_worker *worker, struct nio_task *task);
+/* The same, the short way where nobody is to be told. */
+static inline void nio_push_any(struct nio_worker *worker, struct nio_task *task)
+{
+    if (worker->has_peers || !nio_local_queue_push(&worker->queues[NIO_REACH_ANY], task, false))
+        nio_push_tail(worker, task);
+}
 /* Owner: queues a new task of affinity "any" where it is run soonest. */
 static inline void nio_schedule_hot(struct nio_worker *worker, struct nio_task *task)
 {
@@ -164,7 +170,7 @@ static inline void nio_schedule_hot(struct nio_worker *worker, struct nio_task *
         if (!task)
             return;
     }
-    nio_push_tail(worker, task);
+    nio_push_any(worker, task);
 }
 /* The table's schedule: any thread. */
 void nio_schedule(const struct nio_schedule *self, struct nio_task *task);
