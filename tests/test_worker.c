@@ -198,6 +198,48 @@ Test(worker, what_overflows_a_local_queue_is_run_all_the_same)
     rig_stop(handle);
 }
 
+/* A future that spawns a child of its kind and joins it at once, `depth` deep. */
+struct nest {
+    unsigned depth;
+    unsigned budget; /* of the outermost, before */
+    unsigned *ret_budget;
+};
+
+static enum numio_poll poll_nest(void *arg, struct numio_context *cx)
+{
+    struct nest *nest = arg;
+    struct nio_worker *worker = nio_worker_current();
+    struct numio_join *join = NULL;
+    int64_t result;
+    if (nest->budget)
+        worker->budget = nest->budget;
+    if (nest->depth > 0) {
+        struct nest inner = { .depth = nest->depth - 1 };
+        struct numio_future future = { .poll = poll_nest, .state = &inner, .size = sizeof inner };
+        if (numio_spawn(worker->handle, &future, NULL, &join) == 0)
+            (void)numio_join_poll(&join, cx, NULL, 0, &result); /* whether it has ended or not */
+        numio_join_detach(&join);
+    }
+    if (nest->ret_budget)
+        *nest->ret_budget = worker->budget;
+    return NUMIO_READY;
+}
+
+Test(worker, tasks_that_run_inside_of_their_joiners_never_enlarge_the_budget)
+{
+    struct numio_handle *handle = rig_start("pack:1 core:1 pu:1");
+    for (unsigned depth = 0; depth < 10; depth++)
+        for (unsigned budget = 1; budget < 12; budget++) {
+            unsigned after = UINT32_MAX;
+            struct nest nest = { depth, budget, &after };
+            struct numio_future future = { .poll = poll_nest, .state = &nest, .size = sizeof nest };
+            cr_assert_eq(numio_spawn(handle, &future, NULL, NULL), 0);
+            rig_settle(handle);
+            cr_assert_leq(after, budget, "depth %u", depth);
+        }
+    rig_stop(handle);
+}
+
 /* --- Where tasks go ------------------------------------------------------------------------- */
 
 Test(worker, a_pinned_task_is_polled_by_its_worker_only_and_its_wake_unparks_that_one)
