@@ -93,13 +93,13 @@ static int list(const struct bench_options *options)
 static bool is_fast_build(void)
 {
 #if !defined(__OPTIMIZE__)
-    static const char reason[] = "without optimisation";
+    const char *reason = "without optimisation";
 #elif defined(NIO_DEBUG)
-    static const char reason[] = "with NUMIO_DEBUG";
+    const char *reason = "with NUMIO_DEBUG";
 #elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    static const char reason[] = "with a sanitizer";
+    const char *reason = "with a sanitizer";
 #else
-    static const char *const reason = NULL;
+    const char *reason = NULL;
 #endif
     if (reason)
         (void)fprintf(stderr, "numio-bench: this build is %s; measure a release build\n", reason);
