@@ -270,8 +270,8 @@ static NIO_ALWAYS_INLINE struct nio_worker *spawning_worker(const struct numio_h
                                                             const struct numio_spawn_opts *opts)
 {
     struct nio_worker *worker = nio_worker_current();
-    if (NIO_UNLIKELY(!worker || opts) || worker->stripe.is_closed || worker->handle->has_hooks ||
-        !nio_is_own_process(worker->handle))
+    if (NIO_UNLIKELY(!worker || opts) || nio_phase(worker->handle) != NIO_PHASE_RUNNING ||
+        worker->handle->has_hooks || !nio_is_own_process(worker->handle))
         return NULL;
     return !handle || handle == worker->handle ? worker : NULL;
 }
