@@ -131,10 +131,9 @@ static inline bool fixture_until(bool (*is_true)(void *arg), void *arg)
     return true;
 }
 
-/* Descriptors that are open in this process. */
-static inline unsigned fixture_count_fds(void)
+static inline unsigned fixture_count_entries(const char *path)
 {
-    DIR *dir = opendir("/proc/self/fd");
+    DIR *dir = opendir(path);
     unsigned count = 0;
     if (!dir)
         return 0;
@@ -142,6 +141,18 @@ static inline unsigned fixture_count_fds(void)
         count++;
     (void)closedir(dir); /* only read from */
     return count;
+}
+
+/* Descriptors that are open in this process. */
+static inline unsigned fixture_count_fds(void)
+{
+    return fixture_count_entries("/proc/self/fd");
+}
+
+/* Threads of this process, the kernel's for its rings included. */
+static inline unsigned fixture_count_threads(void)
+{
+    return fixture_count_entries("/proc/self/task");
 }
 
 struct fixture_ending {

@@ -361,21 +361,35 @@ Test(shutdown, several_threads_may_call_it, .timeout = 10)
 
 /* ---- in the background -------------------------------------------------------------------- */
 
-static bool has_fds(void *arg)
+/* What stood in /proc/self before a runtime was started. */
+struct footprint {
+    unsigned fds, threads;
+};
+
+static struct footprint footprint_now(void)
 {
-    return fixture_count_fds() == *(unsigned *)arg;
+    return (struct footprint){ fixture_count_fds(), fixture_count_threads() };
+}
+
+/* The rings are closed, and the thread that ends the runtime in the background, which frees its
+ * memory last, has ended itself. */
+static bool has_gone(void *arg)
+{
+    const struct footprint *before = arg;
+    struct footprint now = footprint_now();
+    return now.fds == before->fds && now.threads == before->threads;
 }
 
 Test(shutdown, in_the_background_everything_goes, .timeout = 10)
 {
-    unsigned fds = fixture_count_fds();
+    struct footprint before = footprint_now();
     struct numio_runtime *runtime = fixture_start(2);
     struct numio_handle *handle = numio_handle_ref(numio_runtime_handle(runtime));
     struct numio_join *join = spawn_named(runtime, sleep_for_ever, NULL, "sleeper");
     cr_assert_eq(numio_runtime_shutdown_background(runtime), 0);
     cr_assert_eq(numio_spawn_co(handle, sleep_for_ever, NULL, NULL, NULL), -ESHUTDOWN);
     cr_assert_eq(numio_join_wait(&join, -1), -ECANCELED);
-    cr_assert(fixture_until(has_fds, &fds), "the rings were not closed");
+    cr_assert(fixture_until(has_gone, &before), "its rings or threads are still there");
     numio_handle_unref(handle);
 }
 
@@ -389,11 +403,11 @@ static int64_t begin_the_end(void *arg)
 
 Test(shutdown, a_task_may_end_its_own_runtime_in_the_background, .timeout = 10)
 {
-    unsigned fds = fixture_count_fds();
+    struct footprint before = footprint_now();
     struct numio_runtime *runtime = fixture_start(2);
     struct numio_join *join = spawn_named(runtime, begin_the_end, runtime, "ender");
     cr_assert_eq(numio_join_wait(&join, -1), 4);
-    cr_assert(fixture_until(has_fds, &fds));
+    cr_assert(fixture_until(has_gone, &before), "its rings or threads are still there");
 }
 
 /* ---- races -------------------------------------------------------------------------------- */
