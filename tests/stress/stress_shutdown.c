@@ -5,8 +5,8 @@
  * without a limit, or in the background.  Every future is dropped exactly once, every coroutine and
  * blocking function that was spawned is accounted for, every cell goes home, and it always ends.
  *
- * Without the look for the end when a spawn is undone (spawn.c) it hangs.  Weakened [HP3] or [HP4],
- * [HG1] or [HG2], [ST1] or [ST2]: ThreadSanitizer reports the driver that is destroyed in use.
+ * If the drivers are taken down before every worker has left its loop [ST1] [ST2], ThreadSanitizer
+ * reports the driver that is destroyed in use.
  */
 #include <errno.h>
 #include <pthread.h>

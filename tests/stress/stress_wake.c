@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* Tokens travel between tasks of two runtimes: whoever is polled with a token takes it, and gives
  * it to another task, of its own or of the other runtime, by a waker that is woken by value or by
- * reference, or asks a plain thread to do so.  The number of tokens is constant; a token that does
- * not move any more was left with a task that nobody polls: a lost wake, which the watchdog
- * notices.
+ * reference, or asks a plain thread to do so.  A token that does not move any more was left with a
+ * task that nobody polls: a lost wake.  First there is one token only, so that between its hops all
+ * workers go to sleep and nothing makes good for a wake that was lost; then there are several.
  *
  * Half of the tasks may move between the nodes of their runtime, the others are bound to a node or
  * a worker.  At the end both runtimes are shut down while the others' wakers are still held.
  *
- * Weakened [LQ5] (the push) or [LS1] (the LIFO slot) loses tasks or their contents here.
+ * Without the last look before a park a wake is lost here.  Weakened [TS3]: ThreadSanitizer reports
+ * what one poll of a task left to the next.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -133,6 +134,29 @@ static void spawn_places(struct numio_runtime *const runtimes[RUNTIMES],
             (void)sched_yield(); /* until its first poll */
 }
 
+static uint64_t total_hops(void)
+{
+    uint64_t hops = 0;
+    for (unsigned i = 0; i < TASKS; i++)
+        /* relaxed: a sum that is a moment old */
+        hops += atomic_load_explicit(&places[i].hops, memory_order_relaxed);
+    return hops;
+}
+
+/* The only token must have moved within a while, until the time is over and once more after it. */
+static void watch_one(uint64_t stop_ns)
+{
+    uint64_t hops = total_hops(), since_ns = nio_now_ns();
+    while (nio_now_ns() < stop_ns || hops == total_hops()) {
+        (void)usleep(LOOK_US / 20);
+        if (total_hops() != hops) {
+            hops = total_hops();
+            since_ns = nio_now_ns();
+        }
+        STRESS_CHECK(nio_now_ns() - since_ns < STUCK_MS * UINT64_C(1000000));
+    }
+}
+
 /* Looks now and then whether every token still moves. */
 static void watch(uint64_t stop_ns)
 {
@@ -174,7 +198,10 @@ int main(void)
     }
     spawn_places(runtimes, joins, &seed);
     STRESS_CHECK(pthread_create(&thread, NULL, run_errands, &errand_rng) == 0);
-    for (uint64_t token = 1; token <= TOKENS; token++)
+    give(&rng, 1);
+    uint64_t now_ns = nio_now_ns();
+    watch_one(now_ns + (stop_ns > now_ns ? (stop_ns - now_ns) / 2 : 0));
+    for (uint64_t token = 2; token <= TOKENS; token++)
         give(&rng, token);
     watch(stop_ns);
     /* relaxed: all are woken below until they have heard it */
@@ -185,9 +212,8 @@ int main(void)
             numio_waker_wake_by_ref(&places[i].waker);
     numio_runtime_destroy(runtimes[0]);
     numio_runtime_destroy(runtimes[1]);
+    hops = total_hops();
     for (unsigned i = 0; i < TASKS; i++) {
-        /* relaxed: all threads are gone */
-        hops += atomic_load_explicit(&places[i].hops, memory_order_relaxed);
         numio_join_detach(&joins[i]);
         numio_waker_wake(&places[i].waker); /* after the runtime: nothing happens */
     }
