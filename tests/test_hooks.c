@@ -256,11 +256,21 @@ Test(hooks, a_refused_spawn_calls_none_or_both_ends, .timeout = 10)
     cr_assert_eq(count_kind(SPAWNED, 0), count_kind(ENDED, 0));
 }
 
-Test(hooks, each_worker_thread_starts_and_stops_once, .timeout = 10)
+static bool all_have_parked(void *arg)
+{
+    struct numio_worker_metrics metrics;
+    for (unsigned i = 0; numio_worker_metrics(arg, i, &metrics) == 0; i++)
+        if (metrics.parks == 0)
+            return false;
+    return true;
+}
+
+Test(hooks, each_worker_thread_starts_and_stops_once, .timeout = 20)
 {
     struct numio_runtime *runtime = start_hooked(2);
     for (unsigned i = 0; i < 20; i++)
         cr_assert_eq(numio_block_on(numio_runtime_handle(runtime), yield_twice, NULL), 0);
+    cr_assert(fixture_until(all_have_parked, numio_runtime_handle(runtime)));
     numio_runtime_destroy(runtime);
     for (unsigned worker = 0; worker < 2; worker++) {
         cr_assert_eq(count_kind(STARTED, worker), 1);
