@@ -159,8 +159,8 @@ static int build_worker(struct numio_handle *handle, unsigned index, uint64_t *s
     atomic_init(&worker->lifo, NULL);
     nio_mpsc_init(&worker->mailbox);
     nio_parker_init(&worker->parker);
-    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++)
-        nio_local_queue_init(&worker->queues[reach]);
+    for (unsigned class = 0; class < NIO_QUEUE_COUNT; class++)
+        nio_local_queue_init(&worker->queues[class]);
     return nio_stripe_init(&worker->stripe, node->arena, index);
 }
 

@@ -29,11 +29,11 @@ static unsigned index_of(const struct nio_task *task)
     return (unsigned)(task - tasks);
 }
 
-/* Starts the positions close below the wrap of 32 bits. */
+/* Starts the positions, which come around after 16 bits, where the caller wants them. */
 static void set_positions(struct nio_local_queue *of, uint32_t at)
 {
-    atomic_init(&of->head, (uint64_t)at << 32 | at);
-    atomic_init(&of->tail, at);
+    atomic_init(&of->head, nio_local_queue_head(at, (uint16_t)at, (uint16_t)at));
+    atomic_init(&of->tail, (uint16_t)at);
 }
 
 /* Takes the first half of a steal apart: a thief has claimed `count` and is still copying. */
@@ -41,18 +41,20 @@ static void claim_by_hand(struct nio_local_queue *of, uint32_t count)
 {
     /* relaxed: one thread */
     uint64_t head = atomic_load_explicit(&of->head, memory_order_relaxed);
-    uint32_t real = nio_local_queue_real(head);
+    uint16_t real = nio_local_queue_real(head);
+    head = nio_local_queue_head((uint32_t)(head >> 32), real, (uint16_t)(real + count));
     /* relaxed: as above */
-    atomic_store_explicit(&of->head, (uint64_t)real << 32 | (real + count), memory_order_relaxed);
+    atomic_store_explicit(&of->head, head, memory_order_relaxed);
 }
 
 static void finish_by_hand(struct nio_local_queue *of)
 {
     /* relaxed: one thread */
     uint64_t head = atomic_load_explicit(&of->head, memory_order_relaxed);
-    uint32_t real = nio_local_queue_real(head);
+    uint16_t real = nio_local_queue_real(head);
+    head = nio_local_queue_head((uint32_t)(head >> 32), real, real);
     /* relaxed: as above */
-    atomic_store_explicit(&of->head, (uint64_t)real << 32 | real, memory_order_relaxed);
+    atomic_store_explicit(&of->head, head, memory_order_relaxed);
 }
 
 Test(local_queue, pops_in_the_order_of_the_pushes)
@@ -148,6 +150,43 @@ Test(local_queue, a_thief_without_room_takes_nothing)
     cr_assert_eq(nio_local_queue_length(&queue), 4);
 }
 
+Test(local_queue, pops_the_newest_first_when_asked)
+{
+    start();
+    cr_assert_null(nio_local_queue_pop_newest(&queue, true));
+    push(&queue, 0, 3);
+    cr_assert_eq(index_of(nio_local_queue_pop_newest(&queue, true)), 2);
+    cr_assert_eq(index_of(nio_local_queue_pop(&queue, true)), 0);
+    cr_assert_eq(index_of(nio_local_queue_pop_newest(&queue, false)), 1);
+    cr_assert_null(nio_local_queue_pop_newest(&queue, true));
+    nio_local_queue_check(&queue);
+}
+
+Test(local_queue, the_newest_is_not_popped_from_under_a_thief)
+{
+    start();
+    push(&queue, 0, 2);
+    claim_by_hand(&queue, 2);
+    cr_assert_null(nio_local_queue_pop_newest(&queue, true));
+    cr_assert_eq(nio_local_queue_length(&queue), 0);
+    finish_by_hand(&queue);
+    push(&queue, 2, 1);
+    cr_assert_eq(index_of(nio_local_queue_pop_newest(&queue, true)), 2);
+}
+
+/* A thief that looked before the owner popped must not succeed at what it saw. */
+Test(local_queue, every_pop_makes_a_new_head)
+{
+    start();
+    push(&queue, 0, 2);
+    /* relaxed: one thread */
+    uint64_t before = atomic_load_explicit(&queue.head, memory_order_relaxed);
+    cr_assert_eq(index_of(nio_local_queue_pop_newest(&queue, true)), 1);
+    push(&queue, 2, 1);
+    /* relaxed: one thread */
+    cr_assert_neq(atomic_load_explicit(&queue.head, memory_order_relaxed), before);
+}
+
 /* A naive queue: an array with a start and an end. */
 struct model {
     unsigned items[1 << 20];
@@ -170,6 +209,11 @@ static void random_step(struct nio_rng *rng, unsigned *next, bool *is_claimed, u
         cr_assert_eq(nio_local_queue_push(&queue, &tasks[*next % TASKS], choice % 2), has_room);
         if (has_room)
             queue_model.items[queue_model.to++] = (*next)++ % TASKS;
+    } else if (choice < 10) {
+        struct nio_task *task = nio_local_queue_pop_newest(&queue, *is_claimed || choice % 2);
+        cr_assert_eq(task == NULL, model_length(&queue_model) == 0);
+        if (task)
+            cr_assert_eq(index_of(task), queue_model.items[--queue_model.to]);
     } else if (choice < 12) {
         /* Without a thief at work the owner may pop as if it were alone. */
         struct nio_task *task = nio_local_queue_pop(&queue, *is_claimed || choice % 2);
@@ -209,7 +253,7 @@ Test(local_queue, agrees_with_a_naive_queue_also_across_the_wrap_of_its_position
 {
     enum { STEPS = 200000 };
     struct nio_rng rng = seeded_rng(5);
-    static const uint32_t starts[] = { 0, UINT32_MAX - 1000, UINT32_MAX / 2 - 1000 };
+    static const uint32_t starts[] = { 0, UINT16_MAX - 1000, UINT16_MAX / 2 - 1000 };
     for (unsigned s = 0; s < 3; s++) {
         unsigned next = 0;
         bool is_claimed = false;

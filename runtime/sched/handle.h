@@ -31,6 +31,16 @@ struct nio_blocking;
 /* The two classes of stealable work: what may leave the node, and what may not. */
 enum nio_reach { NIO_REACH_ANY = 0, NIO_REACH_NODE = 1, NIO_REACH_COUNT = 2 };
 
+/* A worker's local queues: by reach, first come first served; and new tasks that may go anywhere,
+ * of which the owner takes the newest and thieves the oldest: a tree of tasks is then walked
+ * depth first at home, and what is stolen is a large branch. */
+enum nio_queue_class {
+    NIO_QUEUE_ANY = NIO_REACH_ANY,
+    NIO_QUEUE_NODE = NIO_REACH_NODE,
+    NIO_QUEUE_NEW,
+    NIO_QUEUE_COUNT
+};
+
 enum nio_phase {
     NIO_PHASE_RUNNING = 0,
     NIO_PHASE_CLOSING, /* no task is accepted, all are being cancelled */
@@ -41,6 +51,7 @@ enum {
     NIO_REASONS_MAX = 64,
     NIO_LIFO_POLLS_MAX = 16,   /* polls in a row from the LIFO slot; with Tokio's 3 a chain of wakes
                                   is handed to other workers that need not have been woken */
+    NIO_OLDEST_INTERVAL = 64,  /* pops of new tasks of which one takes the oldest */
     NIO_BUDGET = 128,          /* Tokio's coop budget: awaits per poll without suspending */
     NIO_INLINE_DEPTH_MAX = 32, /* joined tasks run inside of each other to this depth */
     NIO_INJECT_INTERVAL = 61,  /* ticks; Go's and Tokio's prime */

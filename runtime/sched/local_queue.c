@@ -15,13 +15,13 @@ uint32_t nio_local_queue_overflow(struct nio_local_queue *queue, struct nio_mpsc
 {
     /* [LQ3] acquire: as in nio_local_queue_room(), pairs with [LQ4] */
     uint64_t head = atomic_load_explicit(&queue->head, memory_order_acquire);
-    uint32_t real = nio_local_queue_real(head);
+    uint16_t real = nio_local_queue_real(head);
     uint32_t count = NIO_LOCAL_QUEUE_SLOTS / 2;
     /* relaxed: the owner wrote it */
-    uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_relaxed);
-    if (nio_local_queue_stealing(head) != real || tail - real < NIO_LOCAL_QUEUE_SLOTS)
+    uint16_t tail = (uint16_t)atomic_load_explicit(&queue->tail, memory_order_relaxed);
+    if (nio_local_queue_stealing(head) != real || (uint16_t)(tail - real) < NIO_LOCAL_QUEUE_SLOTS)
         return 0;
-    uint64_t next = (uint64_t)(real + count) << 32 | (uint32_t)(real + count);
+    uint64_t next = nio_local_queue_advance(head, (uint16_t)count);
     /* relaxed: both sides of the claim are the owner's own slots; relaxed on failure: a thief won
      */
     if (!atomic_compare_exchange_strong_explicit(&queue->head, &head, next, memory_order_relaxed,
@@ -49,22 +49,23 @@ uint32_t nio_local_queue_overflow(struct nio_local_queue *queue, struct nio_mpsc
  * of claimed tasks and the first one's position. */
 static uint32_t claim(struct nio_local_queue *from, uint32_t *ret_first, uint64_t *ret_head)
 {
-    /* [LQ6] acquire: the loop must not read a tail older than this head.  Pairs with [LQ4]. */
+    /* [LQ6] acquire: the loop must not read a tail older than this head.  Pairs with [LQ4] and
+     * [LQ7]. */
     uint64_t head = atomic_load_explicit(&from->head, memory_order_acquire);
     uint64_t next;
     uint32_t count;
     do {
-        uint32_t real = nio_local_queue_real(head);
+        uint16_t real = nio_local_queue_real(head);
         if (nio_local_queue_stealing(head) != real)
             return 0; /* another thief is at work */
         /* [LQ2] acquire: sees the slots below tail, and the tasks in them.  Pairs with [LQ1]. */
         uint32_t tail = atomic_load_explicit(&from->tail, memory_order_acquire);
-        uint32_t length = tail - real;
-        count = length - length / 2;
+        uint16_t length = (uint16_t)(tail - real);
+        count = length - length / 2u;
         if (count == 0 || length > NIO_LOCAL_QUEUE_SLOTS)
-            return 0; /* empty, or head is stale */
+            return 0; /* empty, or the owner is taking the newest */
         *ret_first = real;
-        next = (uint64_t)real << 32 | (uint32_t)(real + count);
+        next = nio_local_queue_head((uint32_t)(head >> 32), real, (uint16_t)(real + count));
         /* [LQ6] acq_rel: the claim; acquire on failure as above */
     } while (!atomic_compare_exchange_weak_explicit(&from->head, &head, next, memory_order_acq_rel,
                                                     memory_order_acquire));
@@ -98,8 +99,8 @@ struct nio_task *nio_local_queue_steal(struct nio_local_queue *from, struct nio_
         &from->slots[(first + count - 1) & NIO_LOCAL_QUEUE_MASK], memory_order_relaxed);
     uint64_t done;
     do {
-        uint32_t real = nio_local_queue_real(head);
-        done = (uint64_t)real << 32 | real;
+        uint16_t real = nio_local_queue_real(head);
+        done = nio_local_queue_head((uint32_t)(head >> 32), real, real);
         /* [LQ4] acq_rel: gives the slots back; what was read from them is read.  Pairs with
          * [LQ3], the owner's acquire before it writes them again.  [LQ6] acquire on failure: only
          * the owner moved `real`. */
@@ -107,7 +108,7 @@ struct nio_task *nio_local_queue_steal(struct nio_local_queue *from, struct nio_
                                                     memory_order_acquire));
     if (count > 1)
         /* [LQ1] release: publishes the moved slots to thieves of `into`, pairs with [LQ2] */
-        atomic_store_explicit(&into->tail, tail + count - 1, memory_order_release);
+        atomic_store_explicit(&into->tail, (uint16_t)(tail + count - 1), memory_order_release);
     *ret_count = count;
     return run;
 }
@@ -117,9 +118,9 @@ void nio_local_queue_check(const struct nio_local_queue *queue)
     /* [LQ3] acquire, then tail: a later tail than head can only be larger */
     uint64_t head = atomic_load_explicit(&queue->head, memory_order_acquire);
     /* relaxed: a check, tolerant of a moving tail */
-    uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_relaxed);
-    uint32_t real = nio_local_queue_real(head);
-    NIO_ASSERT(real - nio_local_queue_stealing(head) <= NIO_LOCAL_QUEUE_SLOTS);
-    NIO_ASSERT(tail - nio_local_queue_stealing(head) <= NIO_LOCAL_QUEUE_SLOTS ||
-               tail - real > UINT32_MAX / 2);
+    uint16_t tail = (uint16_t)atomic_load_explicit(&queue->tail, memory_order_relaxed);
+    uint16_t real = nio_local_queue_real(head);
+    NIO_ASSERT((uint16_t)(real - nio_local_queue_stealing(head)) <= NIO_LOCAL_QUEUE_SLOTS);
+    NIO_ASSERT((uint16_t)(tail - nio_local_queue_stealing(head)) <= NIO_LOCAL_QUEUE_SLOTS ||
+               (uint16_t)(tail - real) > UINT16_MAX / 2);
 }

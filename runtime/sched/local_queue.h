@@ -7,7 +7,13 @@
  *
  * head holds two positions in one word: `real`, from where the owner pops, and `steal`, from where
  * a thief is still copying.  They are equal unless a thief is at work; then the slots between
- * them belong to the thief, and no second thief may start.
+ * them belong to the thief, and no second thief may start.  Above them it holds a version that
+ * the owner counts up with every pop, so that a thief that was held up between its look and its
+ * claim cannot succeed (positions have 16 bits and come around).
+ *
+ * The owner may also pop the newest task.  It lowers tail first and then counts the version up: a
+ * thief that has seen the old tail fails at the old version, and one that sees the new version
+ * sees the new tail [LQ7].  If a thief has claimed that slot before, the owner puts tail back.
  *
  *   slots  [ ... | being stolen | ready to pop ........ | free ... ]
  *                ^ steal        ^ real                  ^ tail
@@ -34,19 +40,34 @@
 #define NIO_LOCAL_QUEUE_MASK (NIO_LOCAL_QUEUE_SLOTS - 1u)
 
 struct nio_local_queue {
-    NIO_CACHE_ALIGNED _Atomic uint64_t head; /* steal << 32 | real; any worker, CAS */
-    NIO_CACHE_ALIGNED _Atomic uint32_t tail; /* owner writes */
+    NIO_CACHE_ALIGNED _Atomic uint64_t head; /* version << 32 | steal << 16 | real; CAS */
+    NIO_CACHE_ALIGNED _Atomic uint32_t tail; /* owner writes; 16 bits */
     NIO_CACHE_ALIGNED struct nio_task *_Atomic slots[NIO_LOCAL_QUEUE_SLOTS];
 };
 
-static inline uint32_t nio_local_queue_real(uint64_t head)
+static inline uint16_t nio_local_queue_real(uint64_t head)
 {
-    return (uint32_t)head;
+    return (uint16_t)head;
 }
 
-static inline uint32_t nio_local_queue_stealing(uint64_t head)
+static inline uint16_t nio_local_queue_stealing(uint64_t head)
 {
-    return (uint32_t)(head >> 32);
+    return (uint16_t)(head >> 16);
+}
+
+static inline uint64_t nio_local_queue_head(uint32_t version, uint16_t stealing, uint16_t real)
+{
+    return (uint64_t)version << 32 | (uint32_t)stealing << 16 | real;
+}
+
+/* The head after the owner moved `real`: a new version; a thief's end of the claim stays. */
+static inline uint64_t nio_local_queue_advance(uint64_t head, uint16_t by)
+{
+    uint16_t real = nio_local_queue_real(head);
+    uint16_t stealing = nio_local_queue_stealing(head);
+    uint16_t next = (uint16_t)(real + by);
+    return nio_local_queue_head((uint32_t)(head >> 32) + 1, stealing == real ? next : stealing,
+                                next);
 }
 
 void nio_local_queue_init(struct nio_local_queue *queue);
@@ -61,7 +82,7 @@ static inline uint32_t nio_local_queue_length(const struct nio_local_queue *queu
     uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_seq_cst);
     /* relaxed: a stale head only makes the queue look longer */
     uint64_t head = atomic_load_explicit(&queue->head, memory_order_relaxed);
-    uint32_t length = tail - nio_local_queue_real(head);
+    uint16_t length = (uint16_t)(tail - nio_local_queue_real(head));
     return length > NIO_LOCAL_QUEUE_SLOTS ? 0 : length;
 }
 
@@ -72,7 +93,7 @@ static inline uint32_t nio_local_queue_room(const struct nio_local_queue *queue)
     uint64_t head = atomic_load_explicit(&queue->head, memory_order_acquire);
     /* relaxed: the owner wrote it */
     uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_relaxed);
-    return NIO_LOCAL_QUEUE_SLOTS - (tail - nio_local_queue_stealing(head));
+    return NIO_LOCAL_QUEUE_SLOTS - (uint16_t)(tail - nio_local_queue_stealing(head));
 }
 
 /* Owner only; a thief may be about to take what is there. */
@@ -98,11 +119,11 @@ static inline bool nio_local_queue_push(struct nio_local_queue *queue, struct ni
     if (is_announced)
         /* [LQ5] seq_cst: the caller's next seq_cst load of the idle state must not pass this
          * store.  Pairs with [LQ5] in nio_local_queue_length(); also a release as [LQ1]. */
-        atomic_store_explicit(&queue->tail, tail + 1, memory_order_seq_cst);
+        atomic_store_explicit(&queue->tail, (uint16_t)(tail + 1), memory_order_seq_cst);
     else
         /* [LQ1] release: publishes the slot.  Pairs with [LQ2], the acquire in
          * nio_local_queue_steal(). */
-        atomic_store_explicit(&queue->tail, tail + 1, memory_order_release);
+        atomic_store_explicit(&queue->tail, (uint16_t)(tail + 1), memory_order_release);
     return true;
 }
 
@@ -112,17 +133,14 @@ static inline struct nio_task *nio_local_queue_pop(struct nio_local_queue *queue
     /* relaxed: the owner reads only slots that it wrote itself; the CAS checks the value */
     uint64_t head = atomic_load_explicit(&queue->head, memory_order_relaxed);
     /* relaxed: the owner wrote it */
-    uint32_t tail = atomic_load_explicit(&queue->tail, memory_order_relaxed);
-    uint32_t real;
+    uint16_t tail = (uint16_t)atomic_load_explicit(&queue->tail, memory_order_relaxed);
+    uint16_t real;
     uint64_t next;
     do {
         real = nio_local_queue_real(head);
         if (real == tail)
             return NULL;
-        uint32_t stealing = nio_local_queue_stealing(head);
-        /* While a thief copies, its end of the claim stays where it is. */
-        uint32_t next_stealing = stealing == real ? real + 1 : stealing;
-        next = (uint64_t)next_stealing << 32 | (uint32_t)(real + 1);
+        next = nio_local_queue_advance(head, 1);
         if (!is_shared) {
             /* relaxed: nobody else writes it */
             atomic_store_explicit(&queue->head, next, memory_order_relaxed);
@@ -134,6 +152,36 @@ static inline struct nio_task *nio_local_queue_pop(struct nio_local_queue *queue
                                                     memory_order_relaxed));
     /* relaxed: written by the owner */
     return atomic_load_explicit(&queue->slots[real & NIO_LOCAL_QUEUE_MASK], memory_order_relaxed);
+}
+
+/* Owner: takes the newest task, NULL if there is none. */
+static inline struct nio_task *nio_local_queue_pop_newest(struct nio_local_queue *queue,
+                                                          bool is_shared)
+{
+    /* relaxed: the CAS checks the value */
+    uint64_t head = atomic_load_explicit(&queue->head, memory_order_relaxed);
+    /* relaxed: the owner wrote it */
+    uint16_t tail = (uint16_t)atomic_load_explicit(&queue->tail, memory_order_relaxed);
+    if (nio_local_queue_real(head) == tail)
+        return NULL;
+    uint16_t newest = (uint16_t)(tail - 1);
+    /* relaxed: published by the CAS below; whoever sees it early takes less */
+    atomic_store_explicit(&queue->tail, newest, memory_order_relaxed);
+    if (is_shared) {
+        /* [LQ7] release: whoever sees the new version sees the new tail.  Pairs with [LQ6].
+         * relaxed on failure: retried, or given up. */
+        while (!atomic_compare_exchange_weak_explicit(&queue->head, &head,
+                                                      nio_local_queue_advance(head, 0),
+                                                      memory_order_release, memory_order_relaxed)) {
+            if (nio_local_queue_real(head) != tail)
+                continue; /* a thief has claimed others, or is done with its claim */
+            /* relaxed: it has claimed the newest as well; the queue is empty, as before */
+            atomic_store_explicit(&queue->tail, tail, memory_order_relaxed);
+            return NULL;
+        }
+    }
+    /* relaxed: written by the owner */
+    return atomic_load_explicit(&queue->slots[newest & NIO_LOCAL_QUEUE_MASK], memory_order_relaxed);
 }
 
 /* Owner, queue full: takes the older half out as a chain linked by nio_task.link.  Returns the

@@ -58,7 +58,7 @@ static NIO_ALWAYS_INLINE void pause_task(struct nio_worker *worker, struct nio_t
     else if (NIO_LIKELY(!nio_state_idle(task)))
         return;
     if (NIO_LIKELY(task->affinity == NUMIO_AFFINITY_ANY))
-        nio_push_any(worker, task);
+        nio_push_short(worker, task, NIO_QUEUE_ANY);
     else
         nio_schedule_local(worker, task, NIO_PLACE_TAIL);
 }

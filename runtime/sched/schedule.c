@@ -73,7 +73,7 @@ void nio_wake_node(struct nio_node *node, struct nio_worker *by)
 
 /* Something stealable of `reach` was pushed to `queue`, seq_cst. */
 static void offer(struct nio_worker *worker, const struct nio_local_queue *queue,
-                  enum nio_reach reach)
+                  enum nio_queue_class class)
 {
     struct nio_node *home = worker->node;
     struct numio_handle *handle = worker->handle;
@@ -84,7 +84,7 @@ static void offer(struct nio_worker *worker, const struct nio_local_queue *queue
         nio_wake_node(home, worker);
         return;
     }
-    if (handle->node_count == 1 || reach != NIO_REACH_ANY ||
+    if (handle->node_count == 1 || class == NIO_QUEUE_NODE ||
         nio_local_queue_length(queue) < NIO_FAR_DEPTH)
         return;
     /* Everybody at home is busy and the queue is deep: the nearest node with a sleeper helps. */
@@ -98,10 +98,10 @@ static void offer(struct nio_worker *worker, const struct nio_local_queue *queue
     }
 }
 
-NIO_NOINLINE void nio_push_tail(struct nio_worker *worker, struct nio_task *task)
+NIO_NOINLINE void nio_push_tail(struct nio_worker *worker, struct nio_task *task,
+                                enum nio_queue_class class)
 {
-    enum nio_reach reach = reach_of(task);
-    struct nio_local_queue *queue = &worker->queues[reach];
+    struct nio_local_queue *queue = &worker->queues[class];
     bool is_announced = worker->has_peers && !worker->is_batching;
     if (NIO_UNLIKELY(!nio_local_queue_push(queue, task, is_announced))) {
         struct nio_mpsc_node *first = &task->link;
@@ -111,11 +111,12 @@ NIO_NOINLINE void nio_push_tail(struct nio_worker *worker, struct nio_task *task
             last->next = &task->link; /* the new one goes behind those that waited longer */
             last = &task->link;
         }
+        enum nio_reach reach = class == NIO_QUEUE_NODE ? NIO_REACH_NODE : NIO_REACH_ANY;
         nio_inject_push(&worker->node->inject[reach], first, last, count + 1);
         nio_count(&worker->counters.overflowed, count + 1);
     }
     if (is_announced)
-        offer(worker, queue, reach);
+        offer(worker, queue, class);
     else
         worker->has_quiet_work = true;
 }
@@ -127,16 +128,17 @@ void nio_offer_quiet_work(struct nio_worker *worker)
     worker->has_quiet_work = false;
     if (!worker->has_peers)
         return;
-    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++) {
-        struct nio_local_queue *queue = &worker->queues[reach];
+    for (unsigned class = 0; class < NIO_QUEUE_COUNT; class ++) {
+        struct nio_local_queue *queue = &worker->queues[class];
         uint32_t length = nio_local_queue_length(queue);
-        if (length == 0 && nio_inject_length(&worker->node->inject[reach]) == 0)
+        if (length == 0 &&
+            (class == NIO_QUEUE_NEW || nio_inject_length(&worker->node->inject[class]) == 0))
             continue;
         /* The quiet pushes were releases only; this RMW on the tail's own word orders them before
          * the load of the idle state.  [LQ5] seq_cst, pairs with [LQ5] in
          * nio_local_queue_length(). */
         (void)atomic_fetch_add_explicit(&queue->tail, 0, memory_order_seq_cst);
-        offer(worker, queue, (enum nio_reach)reach);
+        offer(worker, queue, (enum nio_queue_class) class);
     }
 }
 
@@ -169,7 +171,7 @@ void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum n
         if (!task)
             return;
     }
-    nio_push_tail(worker, task);
+    nio_push_tail(worker, task, (enum nio_queue_class)reach_of(task));
 }
 
 void nio_schedule_home(struct numio_handle *handle, struct nio_task *task)

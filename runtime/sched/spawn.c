@@ -335,7 +335,7 @@ int numio_spawn_at(const struct numio_site *site, struct numio_handle *handle,
         memset(nio_task_output(task), 0, future->output_size);
     if (ret_join)
         *ret_join = (struct numio_join *)task;
-    nio_schedule_hot(worker, task);
+    nio_schedule_new(worker, task);
     return 0;
 }
 
@@ -374,7 +374,7 @@ int numio_spawn_co_at(const struct numio_site *site, struct numio_handle *handle
     fill_coroutine(task, fn, arg);
     if (ret_join)
         *ret_join = (struct numio_join *)task;
-    nio_schedule_hot(worker, task);
+    nio_schedule_new(worker, task);
     return 0;
 }
 

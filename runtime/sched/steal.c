@@ -29,10 +29,12 @@ static struct nio_task *take_inject(struct nio_worker *worker, struct nio_inject
     uint32_t max = length / worker->node->worker_count + 1;
     if (max > NIO_INJECT_BATCH)
         max = NIO_INJECT_BATCH;
-    if (nio_local_queue_room(&worker->queues[reach]) < NIO_LOCAL_QUEUE_SLOTS)
+    struct nio_local_queue *into =
+        &worker->queues[reach == NIO_REACH_ANY ? NIO_QUEUE_NEW : NIO_QUEUE_NODE];
+    if (nio_local_queue_room(into) < NIO_LOCAL_QUEUE_SLOTS)
         max = 1;
     uint32_t count;
-    struct nio_task *task = nio_inject_take(inject, &worker->queues[reach], max, &count);
+    struct nio_task *task = nio_inject_take(inject, into, max, &count);
     nio_count(&worker->counters.inject_taken, count);
     return task;
 }
@@ -49,19 +51,20 @@ struct nio_task *nio_take_injected(struct nio_worker *worker)
 }
 
 static struct nio_task *steal_from(struct nio_worker *worker, struct nio_worker *victim,
-                                   unsigned reaches)
+                                   bool is_near)
 {
-    for (unsigned reach = 0; reach < reaches; reach++) {
-        if (nio_local_queue_length(&victim->queues[reach]) == 0)
+    /* New tasks first: the oldest of them is the root of the largest branch. */
+    static const enum nio_queue_class order[] = { NIO_QUEUE_NEW, NIO_QUEUE_ANY, NIO_QUEUE_NODE };
+    unsigned classes = is_near ? NIO_ARRAY_LEN(order) : NIO_ARRAY_LEN(order) - 1;
+    for (unsigned i = 0; i < classes; i++) {
+        struct nio_local_queue *from = &victim->queues[order[i]];
+        if (nio_local_queue_length(from) == 0)
             continue;
         uint32_t count;
-        struct nio_task *task =
-            nio_local_queue_steal(&victim->queues[reach], &worker->queues[reach], &count);
+        struct nio_task *task = nio_local_queue_steal(from, &worker->queues[order[i]], &count);
         if (!task)
             continue;
-        nio_count(victim->node == worker->node ? &worker->counters.stolen_near
-                                               : &worker->counters.stolen_far,
-                  count);
+        nio_count(is_near ? &worker->counters.stolen_near : &worker->counters.stolen_far, count);
         return task;
     }
     return NULL;
@@ -87,14 +90,21 @@ static struct nio_task *steal_near(struct nio_worker *worker)
         uint32_t start = nio_rng_below(&worker->rng, end - first);
         for (unsigned i = 0; i < end - first; i++) {
             unsigned at = first + (start + i) % (end - first);
-            struct nio_task *task = steal_from(
-                worker, worker->handle->workers[plan->steal[at].worker], NIO_REACH_COUNT);
+            struct nio_task *task =
+                steal_from(worker, worker->handle->workers[plan->steal[at].worker], true);
             if (task)
                 return task;
         }
         first = end;
     }
     return NULL;
+}
+
+/* How many tasks a worker of another node could find there. */
+static uint32_t far_depth(const struct nio_worker *victim)
+{
+    return nio_local_queue_length(&victim->queues[NIO_QUEUE_ANY]) +
+           nio_local_queue_length(&victim->queues[NIO_QUEUE_NEW]);
 }
 
 static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
@@ -107,8 +117,8 @@ static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
         if (target->tier != NIO_TIER_FAR)
             continue;
         struct nio_worker *victim = handle->workers[target->worker];
-        if (nio_local_queue_length(&victim->queues[NIO_REACH_ANY]) >= depth_min) {
-            struct nio_task *task = steal_from(worker, victim, NIO_REACH_ANY + 1);
+        if (far_depth(victim) >= depth_min) {
+            struct nio_task *task = steal_from(worker, victim, false);
             if (task)
                 return task;
         }
@@ -204,20 +214,20 @@ bool nio_sees_work(struct nio_worker *worker)
     struct nio_node *node = worker->node;
     if (!nio_mpsc_is_empty(&worker->mailbox))
         return true;
-    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++) {
+    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++)
         if (nio_inject_length(&node->inject[reach]) > 0)
             return true;
-        for (unsigned i = 0; i < node->worker_count; i++)
-            if (nio_local_queue_length(&node->workers[i]->queues[reach]) > 0)
+    for (unsigned i = 0; i < node->worker_count; i++)
+        for (unsigned class = 0; class < NIO_QUEUE_COUNT; class ++)
+            if (nio_local_queue_length(&node->workers[i]->queues[class]) > 0)
                 return true;
-    }
     if (worker->handle->node_count == 1)
         return false;
     for (unsigned i = 0; i < worker->plan->steal_count; i++) {
         const struct nio_steal_target *target = &worker->plan->steal[i];
         struct nio_worker *victim = worker->handle->workers[target->worker];
         if (target->tier == NIO_TIER_FAR &&
-            (nio_local_queue_length(&victim->queues[NIO_REACH_ANY]) >= NIO_FAR_DEPTH ||
+            (far_depth(victim) >= NIO_FAR_DEPTH ||
              nio_inject_length(&victim->node->inject[NIO_REACH_ANY]) >= NIO_FAR_DEPTH))
             return true;
     }

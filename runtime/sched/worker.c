@@ -21,7 +21,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/task/wake.h"
 
-enum { PRIVATE_CLASS = NIO_REACH_COUNT }; /* the class behind those of the local queues */
+enum { PRIVATE_CLASS = NIO_QUEUE_COUNT }; /* the class behind those of the local queues */
 enum { SPIN_CLOCK_INTERVAL = 16, IDLE_AVERAGE_WEIGHT = 8, TRIM_INTERVAL = 64 };
 
 /* Moves what others have sent to the private queue.  True if there was something. */
@@ -74,6 +74,31 @@ bool nio_take_lifo(struct nio_worker *worker, const struct nio_task *task)
     return pop_lifo(worker) != NULL; /* that one, unless a thief was faster */
 }
 
+static bool is_empty(const struct nio_worker *worker, enum nio_queue_class class)
+{
+    return nio_local_queue_is_empty(&worker->queues[class]);
+}
+
+/* Of the new tasks the newest, but for every sixteenth time: then the oldest, so that none waits
+ * longer than it takes to run sixteen times those in front of it. */
+static struct nio_task *pop_new(struct nio_worker *worker)
+{
+    struct nio_local_queue *queue = &worker->queues[NIO_QUEUE_NEW];
+    if (NIO_LIKELY(++worker->newest_pops < NIO_OLDEST_INTERVAL))
+        return nio_local_queue_pop_newest(queue, worker->has_peers);
+    worker->newest_pops = 0;
+    return nio_local_queue_pop(queue, worker->has_peers);
+}
+
+static inline struct nio_task *pop_class(struct nio_worker *worker, unsigned class)
+{
+    if (class == NIO_QUEUE_NEW)
+        return pop_new(worker);
+    if (class == PRIVATE_CLASS)
+        return pop_private(worker);
+    return nio_local_queue_pop(&worker->queues[class], worker->has_peers);
+}
+
 struct nio_task *nio_next_local(struct nio_worker *worker)
 {
     struct nio_task *task = pop_lifo(worker);
@@ -84,18 +109,18 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
     }
     worker->lifo_polls = 0;
     worker->is_lifo_enabled = true;
-    if (NIO_LIKELY(!worker->mine.first &&
-                   nio_local_queue_is_empty(&worker->queues[NIO_REACH_NODE])))
-        return nio_local_queue_pop(&worker->queues[NIO_REACH_ANY], worker->has_peers);
-    /* No class of work starves another: the two queues and the private one take turns at going
+    if (NIO_LIKELY(!worker->mine.first && is_empty(worker, NIO_QUEUE_NODE))) {
+        if (is_empty(worker, NIO_QUEUE_NEW))
+            return pop_class(worker, NIO_QUEUE_ANY);
+        if (is_empty(worker, NIO_QUEUE_ANY))
+            return pop_class(worker, NIO_QUEUE_NEW);
+    }
+    /* No class of work starves another: the local queues and the private one take turns at going
      * first. */
     unsigned turn = worker->turn;
     worker->turn = (uint8_t)(turn == PRIVATE_CLASS ? 0 : turn + 1);
     for (unsigned i = 0; i <= PRIVATE_CLASS; i++) {
-        task = turn == PRIVATE_CLASS
-                   ? pop_private(worker)
-                   : nio_local_queue_pop(&worker->queues[turn], worker->has_peers);
-        if (task)
+        if ((task = pop_class(worker, turn)))
             return task;
         turn = turn == PRIVATE_CLASS ? 0 : turn + 1;
     }

@@ -76,6 +76,7 @@ struct nio_worker {
     uint32_t flush_countdown;  /* ticks until submissions are published in any case */
     uint8_t turn;              /* which class of work goes first, so that none starves another */
     uint8_t lifo_polls;
+    uint8_t newest_pops; /* in a row, since the oldest of the new tasks was taken */
     bool is_lifo_enabled;
     bool is_searching;
     bool is_batching;    /* reaping or closing: queue quietly, offer once at the end */
@@ -101,7 +102,7 @@ struct nio_worker {
     NIO_CACHE_ALIGNED struct nio_mpsc mailbox; /* tasks that only this worker may run */
     _Atomic uint32_t report;                   /* shutdown asks for the tasks of the stripe */
     struct nio_parker parker;
-    struct nio_local_queue queues[NIO_REACH_COUNT];
+    struct nio_local_queue queues[NIO_QUEUE_COUNT];
 };
 
 /* The calling thread's worker, NULL on other threads; by the two functions below only. */
@@ -154,23 +155,26 @@ static inline struct nio_task *nio_swap_lifo(struct nio_worker *worker, struct n
     return before;
 }
 
-/* Owner: queues a notified task of affinity "any" at the tail. */
-void nio_push_tail(struct nio_worker *worker, struct nio_task *task);
+/* Owner: queues a notified task at the tail of a local queue, which must fit its affinity. */
+void nio_push_tail(struct nio_worker *worker, struct nio_task *task, enum nio_queue_class class);
 /* The same, the short way where nobody is to be told. */
-static inline void nio_push_any(struct nio_worker *worker, struct nio_task *task)
+static inline void nio_push_short(struct nio_worker *worker, struct nio_task *task,
+                                  enum nio_queue_class class)
 {
-    if (worker->has_peers || !nio_local_queue_push(&worker->queues[NIO_REACH_ANY], task, false))
-        nio_push_tail(worker, task);
+    if (worker->has_peers || !nio_local_queue_push(&worker->queues[class], task, false))
+        nio_push_tail(worker, task, class);
 }
 /* Owner: queues a new task of affinity "any" where it is run soonest. */
-static inline void nio_schedule_hot(struct nio_worker *worker, struct nio_task *task)
+static inline void nio_schedule_new(struct nio_worker *worker, struct nio_task *task)
 {
     if (NIO_LIKELY(worker->is_lifo_enabled && !worker->is_batching)) {
         task = nio_swap_lifo(worker, task);
         if (!task)
             return;
     }
-    nio_push_any(worker, task);
+    nio_push_short(worker, task,
+                   NIO_LIKELY(task->affinity == NUMIO_AFFINITY_ANY) ? NIO_QUEUE_NEW
+                                                                    : NIO_QUEUE_NODE);
 }
 /* The table's schedule: any thread. */
 void nio_schedule(const struct nio_schedule *self, struct nio_task *task);

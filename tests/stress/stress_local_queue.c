@@ -87,7 +87,8 @@ static void *run_owner(void *arg)
         push_some(self, &next);
         nio_local_queue_check(&self->queue);
         for (uint32_t i = nio_rng_below(&self->rng, BURST_MAX); i > 0; i--) {
-            struct nio_task *task = nio_local_queue_pop(&self->queue, true);
+            struct nio_task *task = i % 2 ? nio_local_queue_pop(&self->queue, true)
+                                          : nio_local_queue_pop_newest(&self->queue, true);
             if (task)
                 take(self, task);
         }
@@ -113,7 +114,7 @@ static void *run_thief(void *arg)
         struct nio_task *task = nio_local_queue_steal(&members[victim].queue, &self->queue, &count);
         self->stolen += count;
         STRESS_CHECK((task == NULL) == (count == 0));
-        for (; task; task = nio_local_queue_pop(&self->queue, true))
+        for (; task; task = nio_local_queue_pop_newest(&self->queue, true))
             take(self, task);
         stress_jitter(&self->rng);
     }
@@ -130,8 +131,8 @@ int main(void)
     for (unsigned i = 0; i < THREADS; i++) {
         nio_local_queue_init(&members[i].queue);
         /* Positions that wrap soon. */
-        uint32_t start = UINT32_MAX - 1000 * (i + 1);
-        atomic_init(&members[i].queue.head, (uint64_t)start << 32 | start);
+        uint16_t start = (uint16_t)(UINT16_MAX - 1000 * (i + 1));
+        atomic_init(&members[i].queue.head, nio_local_queue_head(UINT32_MAX - i, start, start));
         atomic_init(&members[i].queue.tail, start);
         nio_rng_init(&members[i].rng, &seed);
     }
