@@ -18,8 +18,13 @@
 #define NUMIO_VERSION "0.1.0"
 
 #ifdef __cplusplus
-#define NUMIO_BEGIN_DECLS extern "C" {
-#define NUMIO_END_DECLS }
+/* A struct and a function may share a name, as stat and stat() do; -Wshadow minds that. */
+#define NUMIO_BEGIN_DECLS                                                                          \
+    _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wshadow\"") extern "C"       \
+    {
+#define NUMIO_END_DECLS                                                                            \
+    }                                                                                              \
+    _Pragma("GCC diagnostic pop")
 #else
 #define NUMIO_BEGIN_DECLS
 #define NUMIO_END_DECLS
