@@ -99,12 +99,23 @@ static inline struct nio_task *pop_class(struct nio_worker *worker, unsigned cla
     return nio_local_queue_pop(&worker->queues[class], worker->has_peers);
 }
 
+/* The slot has gone first often enough in a row: it gives way, if anything waits for that.  With
+ * nothing else to run the chain goes on; in the queue it would only be stolen. */
+static void cap_lifo(struct nio_worker *worker)
+{
+    bool waits = worker->mine.first != NULL;
+    for (unsigned class = 0; class < NIO_QUEUE_COUNT && !waits; class ++)
+        waits = !is_empty(worker, (enum nio_queue_class) class);
+    worker->is_lifo_enabled = !waits;
+    worker->lifo_polls = 0;
+}
+
 struct nio_task *nio_next_local(struct nio_worker *worker)
 {
     struct nio_task *task = pop_lifo(worker);
     if (task) {
-        if (++worker->lifo_polls >= NIO_LIFO_POLLS_MAX)
-            worker->is_lifo_enabled = false;
+        if (NIO_UNLIKELY(++worker->lifo_polls >= NIO_LIFO_POLLS_MAX))
+            cap_lifo(worker);
         return task;
     }
     worker->lifo_polls = 0;
