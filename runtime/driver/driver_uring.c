@@ -22,6 +22,9 @@
  * that returned credits looks at `starved` afterwards [DU7], notes CREDITS_BACK there, which
  * nio_driver_has_completions() shows to a spinning owner, and unparks a sleeping one.
  *
+ * Names.  The user_data of an operation is its address with a tag in the low three bits and, in the
+ * upper bits, the number of its submission; uring_cancel.c tells why.
+ *
  * Sleep.  With nothing in the kernel the owner sleeps on a futex, else in io_uring_enter().  There
  * the wake is a completion: that of a multishot poll on the eventfd, or, under sqpoll where the
  * kernel has it, a message that the unparker posts into the CQ itself (the poll's completion is
@@ -55,19 +58,6 @@ struct finished {
 
 /* ---- submission: the owner ---------------------------------------------------------------- */
 
-static unsigned sq_room(const struct nio_uring *uring)
-{
-    /* [DU2] acquire: the kernel has read the SQEs before this head. */
-    unsigned head = atomic_load_explicit(uring->sq_head, memory_order_acquire);
-    return uring->sq_entries - (uring->tail - head);
-}
-
-static struct io_uring_sqe *next_sqe(struct nio_uring *uring)
-{
-    uring->base.flush_wanted = true;
-    return &uring->sqes[uring->tail++ & uring->sq_mask];
-}
-
 /* Credits that are free; a sibling may make it more at any time, never less. */
 static unsigned free_credits(const struct nio_uring *uring)
 {
@@ -79,9 +69,8 @@ static unsigned free_credits(const struct nio_uring *uring)
 static void push_op(struct nio_uring *uring, struct numio_op *op)
 {
     op->_reserved = NIO_OP_PLACE_RING;
-    struct io_uring_sqe *sqe = next_sqe(uring);
-    memcpy(sqe, op->_sqe, sizeof *sqe);
-    sqe->user_data = (uintptr_t)op | NIO_TAG_OP;
+    op->_sqe[NIO_OP_WORD_LINK] = nio_uring_name(op, uring->submitted);
+    memcpy(nio_uring_next_sqe(uring), op->_sqe, sizeof op->_sqe);
     uring->submitted++;
 }
 
@@ -93,7 +82,7 @@ static void feed(struct nio_uring *uring)
         return;
     /* [DU6] seq_cst: before the look at the credits.  Pairs with [DU7]. */
     atomic_store_explicit(&uring->starved, NIO_STARVED_WAITS, memory_order_seq_cst);
-    unsigned room = sq_room(uring);
+    unsigned room = nio_uring_sq_room(uring);
     unsigned credits = free_credits(uring);
     while (uring->queue.head && room > 0 && credits > 0) {
         struct numio_op *op = nio_op_queue_pop(&uring->queue);
@@ -132,7 +121,7 @@ static void sweep(struct nio_uring *uring)
 void nio_uring_submit(struct nio_driver *driver, struct numio_op *op)
 {
     struct nio_uring *uring = nio_uring_of(driver);
-    if (NIO_LIKELY(!uring->queue.head && sq_room(uring) > 0 && free_credits(uring) > 0)) {
+    if (NIO_LIKELY(!uring->queue.head && nio_uring_sq_room(uring) > 0 && free_credits(uring) > 0)) {
         push_op(uring, op);
         return;
     }
@@ -163,11 +152,11 @@ static unsigned sq_flags(const struct nio_uring *uring)
 /* SQEs that an enter has to hand over; the SQ thread needs no telling. */
 static unsigned to_submit(const struct nio_uring *uring)
 {
-    return uring->is_sqpoll ? 0 : uring->sq_entries - sq_room(uring);
+    return uring->is_sqpoll ? 0 : uring->sq_entries - nio_uring_sq_room(uring);
 }
 
-static int enter(struct nio_uring *uring, unsigned submit, unsigned min_complete, unsigned flags,
-                 int64_t timeout_ns)
+int nio_uring_enter(struct nio_uring *uring, unsigned submit, unsigned min_complete, unsigned flags,
+                    int64_t timeout_ns)
 {
     struct __kernel_timespec limit = { .tv_sec = timeout_ns / 1000000000,
                                        .tv_nsec = timeout_ns % 1000000000 };
@@ -188,9 +177,9 @@ static bool arm_wake(struct nio_uring *uring)
 {
     if (uring->wake_armed)
         return true;
-    if (sq_room(uring) == 0)
+    if (nio_uring_sq_room(uring) == 0)
         return false;
-    struct io_uring_sqe *sqe = next_sqe(uring);
+    struct io_uring_sqe *sqe = nio_uring_next_sqe(uring);
     memset(sqe, 0, sizeof *sqe);
     io_uring_prep_poll_multishot(sqe, uring->base.wake_fd, POLLIN);
     sqe->user_data = NIO_TAG_WAKE;
@@ -205,13 +194,13 @@ static bool hand_over(struct nio_uring *uring)
     bool is_new = publish(uring);
     if (uring->is_sqpoll) {
         if (is_new && (sq_flags(uring) & IORING_SQ_NEED_WAKEUP))
-            (void)enter(uring, 0, 0, IORING_ENTER_SQ_WAKEUP, -1); /* only wakes */
+            (void)nio_uring_enter(uring, 0, 0, IORING_ENTER_SQ_WAKEUP, -1); /* only wakes */
         return true;
     }
     unsigned count = to_submit(uring);
     if (count == 0 && !(sq_flags(uring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)))
         return true;
-    return enter(uring, count, 0, IORING_ENTER_GETEVENTS, -1) >= 0 || count == 0;
+    return nio_uring_enter(uring, count, 0, IORING_ENTER_GETEVENTS, -1) >= 0 || count == 0;
 }
 
 void nio_uring_flush(struct nio_driver *driver)
@@ -233,55 +222,11 @@ void nio_uring_flush(struct nio_driver *driver)
     driver->flush_wanted = !is_taken || (uring->queue.head && free_credits(uring) > 0);
 }
 
-/* ---- cancelling: the owner ---------------------------------------------------------------- */
-
-/* Blocks until the kernel has taken at least one SQE, or says why not. */
-static void wait_for_sq_room(struct nio_uring *uring)
+void nio_uring_wait_for_room(struct nio_uring *uring)
 {
     (void)hand_over(uring); /* the caller looks at the room */
-    if (uring->is_sqpoll && sq_room(uring) == 0)
-        (void)enter(uring, 0, 0, IORING_ENTER_SQ_WAIT, -1); /* likewise */
-}
-
-static unsigned cancels_in_flight(const struct nio_uring *uring)
-{
-    /* relaxed: a stale value only delays */
-    return (unsigned)(uring->cancels -
-                      atomic_load_explicit(&uring->cancels_done, memory_order_relaxed));
-}
-
-/* Cancels have few CQ entries of their own and end as soon as the kernel looks at them, so
- * running out of them, or of SQ room, means: let the kernel look, and reap. */
-static void make_room_for_cancel(struct nio_uring *uring)
-{
-    while (cancels_in_flight(uring) >= uring->cancels_max || sq_room(uring) == 0) {
-        wait_for_sq_room(uring);
-        if (nio_uring_reap(&uring->base, BATCH) == 0 && uring->is_sqpoll &&
-            cancels_in_flight(uring) >= uring->cancels_max)
-            (void)enter(uring, 0, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_SQ_WAKEUP,
-                        1000000); /* then look again */
-    }
-}
-
-void nio_uring_cancel(struct nio_driver *driver, struct numio_op *op)
-{
-    struct nio_uring *uring = nio_uring_of(driver);
-    if (op->_reserved == NIO_OP_PLACE_QUEUED) {
-        op->_reserved = NIO_OP_PLACE_QUEUED_CANCELLED;
-        uring->queued_cancelled++;
-        driver->flush_wanted = true;
-        return;
-    }
-    if (op->_reserved != NIO_OP_PLACE_RING)
-        return; /* asked before */
-    op->_reserved = NIO_OP_PLACE_CANCEL_SENT;
-    uint64_t user_data = (uintptr_t)op | NIO_TAG_OP;
-    make_room_for_cancel(uring); /* may complete `op` */
-    struct io_uring_sqe *sqe = next_sqe(uring);
-    memset(sqe, 0, sizeof *sqe);
-    io_uring_prep_cancel64(sqe, user_data, 0);
-    sqe->user_data = NIO_TAG_CANCEL;
-    uring->cancels++;
+    if (uring->is_sqpoll && nio_uring_sq_room(uring) == 0)
+        (void)nio_uring_enter(uring, 0, 0, IORING_ENTER_SQ_WAIT, -1); /* likewise */
 }
 
 /* ---- completion: the owner or a sibling --------------------------------------------------- */
@@ -297,7 +242,7 @@ static bool cq_has_entries(const struct nio_uring *uring)
 bool nio_uring_has_completions(const struct nio_driver *driver)
 {
     const struct nio_uring *uring = nio_uring_of_const(driver);
-    if (cq_has_entries(uring))
+    if (cq_has_entries(uring) || nio_uring_cancel_is_due(uring))
         return true;
     /* relaxed: hints for a loop that looks again; the defer profile's owner is told here that the
      * kernel has work to finish in its name */
@@ -315,7 +260,7 @@ static bool take_cqe(struct nio_uring *uring, const struct io_uring_cqe *cqe, bo
     case NIO_TAG_OP:
         if (NIO_UNLIKELY(cqe->flags & IORING_CQE_F_MORE))
             return true; /* not its last one: see <numio/op.h> */
-        batch[*count].op = (struct numio_op *)(uintptr_t)cqe->user_data;
+        batch[*count].op = nio_uring_op_of(cqe->user_data);
         batch[*count].result = cqe->res;
         __builtin_prefetch(batch[*count].op);
         (*count)++;
@@ -329,6 +274,11 @@ static bool take_cqe(struct nio_uring *uring, const struct io_uring_cqe *cqe, bo
     case NIO_TAG_MESSAGE:
         return is_owner;
     case NIO_TAG_CANCEL:
+        if (NIO_UNLIKELY(cqe->res == -ENOENT || cqe->res == -EALREADY)) {
+            if (!is_owner)
+                return false;
+            nio_uring_cancel_missed(uring, cqe->user_data, cqe->res);
+        }
         (*cancels)++;
         return true;
     default:
@@ -394,9 +344,10 @@ unsigned nio_uring_reap(struct nio_driver *driver, unsigned max)
     struct finished batch[BATCH];
     if (uring->queued_cancelled)
         sweep(uring);
+    nio_uring_cancel_again(uring);
     unsigned done = nio_driver_reap_local(driver, max);
     if (sq_flags(uring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))
-        (void)enter(uring, 0, 0, IORING_ENTER_GETEVENTS, -1); /* fills the CQ, or not */
+        (void)nio_uring_enter(uring, 0, 0, IORING_ENTER_GETEVENTS, -1); /* fills the CQ, or not */
     unsigned seen;
     do {
         unsigned want = max - done < BATCH ? max - done : BATCH;
@@ -462,7 +413,7 @@ static bool drain_queue(struct nio_uring *uring)
     /* Bounded by the queue: each round waits for room and moves at least one operation, or ends. */
     while (uring->queue.head && free_credits(uring) > 0) {
         unsigned before = uring->queue.count;
-        wait_for_sq_room(uring);
+        nio_uring_wait_for_room(uring);
         feed(uring);
         if (uring->queue.count == before)
             return false;
@@ -477,7 +428,7 @@ static void sleep_in_ring(struct nio_uring *uring, int64_t limit_ns)
     if (uring->is_sqpoll && (sq_flags(uring) & IORING_SQ_NEED_WAKEUP))
         flags |= IORING_ENTER_SQ_WAKEUP;
     /* Whatever the result (a completion, a signal, the time), the caller looks around. */
-    (void)enter(uring, to_submit(uring), 1, flags, limit_ns);
+    (void)nio_uring_enter(uring, to_submit(uring), 1, flags, limit_ns);
     uring->base.flush_wanted = to_submit(uring) > 0;
 }
 
@@ -499,15 +450,16 @@ void nio_uring_wake(struct nio_driver *driver)
 void nio_uring_park(struct nio_driver *driver, int64_t limit_ns)
 {
     struct nio_uring *uring = nio_uring_of(driver);
+    limit_ns = nio_uring_cancel_limit(uring, limit_ns);
     if (!drain_queue(uring) || limit_ns == 0 || driver->ended.head ||
         nio_uring_has_completions(driver)) {
         nio_uring_flush(driver);
         return;
     }
     bool is_idle = nio_uring_in_flight(driver) == 0 && uring->tail == uring->published &&
-                   cancels_in_flight(uring) == 0;
+                   nio_uring_cancels_in_flight(uring) == 0;
     if (!is_idle && !arm_wake(uring)) {
-        wait_for_sq_room(uring);
+        nio_uring_wait_for_room(uring);
         if (!arm_wake(uring))
             return; /* the kernel takes nothing now: the caller comes back */
     }

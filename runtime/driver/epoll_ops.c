@@ -3,9 +3,10 @@
  *
  *   recv, send, recvmsg, sendmsg   MSG_DONTWAIT, then wait for the socket
  *   read, write on a socket        the same calls
- *   read, write on other streams   RWF_NOWAIT; where the kernel has it not for this kind of file,
- *                                  poll(2), and once that says ready, on a pool thread, because
- *                                  another reader may be faster
+ *   read, write on other streams   RWF_NOWAIT; before Linux 6.4, which has it not for pipes, a pipe
+ *                                  is opened anew with O_NONBLOCK for the one call; what can do
+ *                                  neither (a terminal) is asked by poll(2), and once that says
+ *                                  ready, used on a pool thread, as another reader may be faster
  *   pread of a file                RWF_NOWAIT if it is all in the page cache, else a pool thread
  *   other file operations          a pool thread
  *   accept                         the listening socket is made O_NONBLOCK for good: a look with
@@ -22,6 +23,7 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -195,11 +197,27 @@ static int32_t transfer_file(int fd, const struct transfer *transfer, int64_t of
                          : preadv2(fd, transfer->iov, transfer->count, offset, flags));
 }
 
+/* A pipe without RWF_NOWAIT: a second description of it may be O_NONBLOCK without anybody else
+ * noticing.  -EOPNOTSUPP: it cannot be opened (no /proc, no right, nobody at the other end). */
+static int32_t transfer_reopened(int fd, const struct transfer *transfer)
+{
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd); /* fits */
+    int own = open(path, (transfer->is_write ? O_WRONLY : O_RDONLY) | O_NONBLOCK | O_CLOEXEC);
+    if (own < 0)
+        return -EOPNOTSUPP;
+    int32_t result = transfer_file(own, transfer, -1, 0);
+    (void)close(own); /* the pipe stays open by `fd` */
+    return result;
+}
+
 /* A pipe, terminal, eventfd and so on. */
-static enum nio_attempt transfer_stream(int fd, const struct transfer *transfer,
+static enum nio_attempt transfer_stream(int fd, bool is_pipe, const struct transfer *transfer,
                                         int32_t *ret_result)
 {
     int32_t result = transfer_file(fd, transfer, -1, is_nonblocking(fd) ? 0 : RWF_NOWAIT);
+    if (result == -EOPNOTSUPP && is_pipe)
+        result = transfer_reopened(fd, transfer);
     if (result == -EAGAIN)
         return NIO_ATTEMPT_WAIT;
     if (result != -EOPNOTSUPP)
@@ -236,7 +254,7 @@ static enum nio_attempt attempt_transfer(const struct io_uring_sqe *sqe, int32_t
         return transfer_cached(sqe->fd, &transfer, ret_result);
     if (S_ISCHR(stat.st_mode) && transfer.offset != -1)
         return NIO_ATTEMPT_BLOCK; /* perhaps a device with positions */
-    return transfer_stream(sqe->fd, &transfer, ret_result);
+    return transfer_stream(sqe->fd, S_ISFIFO(stat.st_mode), &transfer, ret_result);
 }
 
 static enum nio_attempt attempt_close(const struct io_uring_sqe *sqe, int32_t *ret_result)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* driver/uring.h: the state of one ring, for driver_uring.c and uring_setup.c.
+/* driver/uring.h: the state of one ring, for driver_uring.c, uring_cancel.c and uring_setup.c.
  *
  * The ring's own indices are shared with the kernel and read and written as atomics; liburing maps
  * the memory and is not asked again until it unmaps it.
@@ -21,6 +21,12 @@ enum nio_uring_tag {
     NIO_TAG_MASK = 7
 };
 
+/* Above the address, of which user space has 48 bits at most: the number of the submission, and in
+ * a cancel's own user_data how often it was tried. */
+enum { NIO_NAME_NUMBER_SHIFT = 48, NIO_NAME_TRIES_SHIFT = 60 };
+#define NIO_NAME_NUMBER_MASK UINT64_C(0xfff)
+#define NIO_NAME_ADDRESS_MASK UINT64_C(0x0000fffffffffff8)
+
 /* Whether the queue waits for credits that a sibling may return. */
 enum nio_uring_starved { NIO_STARVED_NOT = 0, NIO_STARVED_WAITS, NIO_STARVED_CREDITS_BACK };
 
@@ -30,6 +36,12 @@ enum {
     NIO_URING_CQ_FACTOR_MIN = 2,      /* ... in the smallest ring so few ... */
     NIO_URING_CQ_ENTRIES_MAX = 65536, /* ... up to the kernel's limit */
     NIO_URING_WAKE_RESERVE = 8        /* CQ entries for the eventfd's completions */
+};
+
+/* A cancel that found nothing, or something that it could not end. */
+struct nio_uring_missed {
+    uint64_t user_data; /* of the cancel */
+    uint64_t due_ns;    /* when to try again */
 };
 
 struct nio_uring {
@@ -61,6 +73,10 @@ struct nio_uring {
     uint64_t cancels;                /* cancels submitted, ever */
     struct nio_op_queue queue;       /* operations that wait for a credit or for SQ room */
 
+    struct nio_uring_missed *missed;
+    unsigned missed_count, missed_room;
+    _Atomic uint64_t missed_ns; /* any reads: earliest due_ns, NIO_TIMERS_NONE */
+
     /* whoever holds cq_lock writes; the owner reads */
     NIO_CACHE_ALIGNED struct nio_lock cq_lock;
     _Atomic uint64_t completed;    /* operations that gave their credit back, ever */
@@ -69,6 +85,22 @@ struct nio_uring {
     /* owner and siblings, RMW: enum nio_uring_starved */
     _Atomic uint32_t starved;
 };
+
+/* driver_uring.c: for uring_cancel.c.  Owner. */
+int nio_uring_enter(struct nio_uring *uring, unsigned submit, unsigned min_complete, unsigned flags,
+                    int64_t timeout_ns);
+/* Blocks until the kernel has taken at least one SQE, or has said why not. */
+void nio_uring_wait_for_room(struct nio_uring *uring);
+
+/* uring_cancel.c.  Owner, except that any thread may ask nio_uring_cancel_is_due(). */
+unsigned nio_uring_cancels_in_flight(const struct nio_uring *uring);
+/* A cancel ended with -ENOENT or -EALREADY; called under cq_lock. */
+void nio_uring_cancel_missed(struct nio_uring *uring, uint64_t user_data, int32_t result);
+/* Submits again what is due. */
+void nio_uring_cancel_again(struct nio_uring *uring);
+bool nio_uring_cancel_is_due(const struct nio_uring *uring);
+/* How long a park may last because of them. */
+int64_t nio_uring_cancel_limit(const struct nio_uring *uring, int64_t limit_ns);
 
 /* Since Linux 6.13: posts a completion to a ring from a thread without one. */
 enum { NIO_REGISTER_SEND_MSG_RING = 31 };
@@ -84,6 +116,30 @@ static inline struct nio_uring *nio_uring_of(struct nio_driver *driver)
 static inline const struct nio_uring *nio_uring_of_const(const struct nio_driver *driver)
 {
     return (const struct nio_uring *)((const char *)driver - offsetof(struct nio_uring, base));
+}
+
+static inline unsigned nio_uring_sq_room(const struct nio_uring *uring)
+{
+    /* [DU2] acquire: the kernel has read the SQEs before this head. */
+    unsigned head = atomic_load_explicit(uring->sq_head, memory_order_acquire);
+    return uring->sq_entries - (uring->tail - head);
+}
+
+/* The caller has seen that there is room. */
+static inline struct io_uring_sqe *nio_uring_next_sqe(struct nio_uring *uring)
+{
+    uring->base.flush_wanted = true;
+    return &uring->sqes[uring->tail++ & uring->sq_mask];
+}
+
+static inline uint64_t nio_uring_name(const struct numio_op *op, uint64_t number)
+{
+    return (uintptr_t)op | (number & NIO_NAME_NUMBER_MASK) << NIO_NAME_NUMBER_SHIFT | NIO_TAG_OP;
+}
+
+static inline struct numio_op *nio_uring_op_of(uint64_t user_data)
+{
+    return (struct numio_op *)(uintptr_t)(user_data & NIO_NAME_ADDRESS_MASK);
 }
 
 #endif

@@ -359,6 +359,7 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
     if (!uring)
         return nio_error(-ENOMEM, "no memory for a driver of %zu bytes", sizeof *uring);
     uring->ring.ring_fd = -1;
+    atomic_init(&uring->missed_ns, NIO_TIMERS_NONE);
     uring->is_sqpoll = options->profile == NUMIO_DRIVER_SQPOLL;
     nio_lock_init(&uring->cq_lock, NIO_RANK_DRIVER);
     int error = nio_driver_base_init(&uring->base, options->profile);
@@ -384,5 +385,6 @@ void nio_uring_destroy(struct nio_driver *driver)
     if (uring->ring.ring_fd >= 0)
         io_uring_queue_exit(&uring->ring);
     nio_driver_base_fini(driver);
+    nio_free(uring->missed);
     nio_free(uring);
 }

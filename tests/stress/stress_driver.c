@@ -18,8 +18,8 @@
 #include <unistd.h>
 
 #include "runtime/base/rng.h"
-#include "runtime/driver/uring.h"
 #include "tests/driver_harness.h"
+#include "tests/driver_wake.h"
 
 enum { READS = 160, MESSAGES = 10000, QUESTIONS = 20000, FEEDS = 40, SECONDS_MAX = 100 };
 
@@ -216,11 +216,15 @@ static bool play_feed(struct stress *stress)
         if (write(stress->pipes[1], data, READS) != READS ||
             pthread_create(&thread, NULL, take_all, stress))
             return false;
-        while (nio_uring_of(stress->driver)->queue.count > 0)
+        while (nio_uring_of(stress->driver)->queue.count > 0) {
             nio_driver_park(stress->driver, -1);
+            harness_take_wakes(stress->driver);
+        }
         /* The sibling may take the rest while the owner is on its way to sleep, hence the limit. */
-        while (nio_driver_in_flight(stress->driver) > 0)
+        while (nio_driver_in_flight(stress->driver) > 0) {
             nio_driver_park(stress->driver, 1000000);
+            harness_take_wakes(stress->driver);
+        }
         (void)pthread_join(thread, NULL);
     }
     return true;
@@ -266,8 +270,11 @@ static int run(enum numio_driver profile)
                  harness_names[profile], (unsigned long long)stress.read_count,
                  (unsigned long long)stress.cancelled, (unsigned long long)stress.timed_out,
                  (unsigned long long)counters.reaped_for);
-    if (!is_good || refs != 1)
+    if (!is_good || refs != 1) {
+        (void)printf("%u operations have not ended, %llu references are left\n",
+                     nio_driver_in_flight(stress.driver), (unsigned long long)refs);
         return 1;
+    }
     nio_driver_destroy(stress.driver);
     (void)close(stress.pipes[0]);
     (void)close(stress.pipes[1]);
