@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""mutate.py [--list] [--only RE] [--jobs N]: do the stress tests see what they claim to see?
+
+Each mutant weakens one memory order or leaves one step of a protocol out, in a copy of the sources
+below build/mutants; the stress program named for it must then fail.  Programs of kind "tsan" run
+under ThreadSanitizer, which knows the happens-before order and so sees weakened orders that x86
+never acts upon; "native" ones run as they are and hang or miscount.  "hidden" mutants cannot be
+seen on x86 by either: they are tried all the same, and reported as surviving.
+
+Ends with 1 if a mutant survives that should not, or one no longer fits the sources.
+"""
+import argparse
+import collections
+import os
+import re
+import subprocess
+import sys
+
+import repo_files
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+OUT = os.path.join("build", "mutants")
+TRIES = {"tsan": 3, "native": 3, "hidden": 1}
+RUN_MS = "2500"
+PATIENCE_S = "8"
+RUN_LIMIT_S = 120
+
+# From `after` on in `path`, the first `old` becomes `new`.
+Mutant = collections.namedtuple("Mutant", "label path after old new program kind")
+
+STATE_H = "runtime/task/state.h"
+STATE_C = "runtime/task/state.c"
+QUEUE_H = "runtime/sched/local_queue.h"
+QUEUE_C = "runtime/sched/local_queue.c"
+LOCK_H = "runtime/base/lock.h"
+PARKER_C = "runtime/sched/parker.c"
+
+ACQUIRE, RELEASE, ACQ_REL = "memory_order_acquire", "memory_order_release", "memory_order_acq_rel"
+RELAXED, SEQ_CST = "memory_order_relaxed", "memory_order_seq_cst"
+
+MUTANTS = [
+    Mutant("TS1", STATE_C, "nio_state_wake_by_value(", ACQ_REL, ACQUIRE, "stress_state", "tsan"),
+    Mutant("TS2", STATE_H, "nio_state_start(", ACQUIRE, RELAXED, "stress_state", "tsan"),
+    Mutant("TS3", STATE_H, "bool nio_state_idle(", ACQ_REL, RELAXED, "stress_wake", "tsan"),
+    Mutant("TS4", STATE_H, "bool nio_state_complete(", ACQ_REL, ACQUIRE, "stress_state", "tsan"),
+    Mutant("TS4", STATE_C, "nio_state_complete_moved(", ACQ_REL, ACQUIRE, "stress_state", "tsan"),
+    Mutant("TS5", STATE_H, "uint64_t nio_state_load(", ACQUIRE, RELAXED, "stress_state", "tsan"),
+    Mutant("TS6", STATE_H, "bool nio_state_complete(", ACQUIRE, RELAXED, "stress_state", "hidden"),
+    Mutant("TS7", STATE_C, "nio_state_set_join_waker(", RELEASE, RELAXED, "stress_state", "tsan"),
+    Mutant("TS8", STATE_C, "bool nio_state_unref(", ACQ_REL, RELAXED, "stress_state", "tsan"),
+    Mutant("WAKER_MOVED", STATE_C, "nio_state_unset_join_waker(",
+           "(old & ~NIO_STATE_JOIN_WAKER) | NIO_STATE_WAKER_MOVED", "old & ~NIO_STATE_JOIN_WAKER",
+           "stress_state", "native"),
+    Mutant("LQ1", QUEUE_H, "[LQ1] release: publishes the slot", RELEASE, RELAXED,
+           "stress_local_queue", "tsan"),
+    Mutant("LQ2", QUEUE_C, "[LQ2] acquire: sees the slots", ACQUIRE, RELAXED,
+           "stress_local_queue", "tsan"),
+    Mutant("LQ3", QUEUE_H, "[LQ3] acquire: slots given free", ACQUIRE, RELAXED,
+           "stress_local_queue", "hidden"),
+    Mutant("LQ4", QUEUE_C, "[LQ4] acq_rel: gives the slots back", ACQ_REL, ACQUIRE,
+           "stress_local_queue", "hidden"),
+    Mutant("claimed slots", QUEUE_H, "nio_local_queue_room(",
+           "tail - nio_local_queue_stealing(head)", "tail - nio_local_queue_real(head)",
+           "stress_local_queue", "native"),
+    Mutant("LQ5", QUEUE_H, "[LQ5] seq_cst: the caller's next", SEQ_CST, RELEASE, "stress_idle",
+           "native"),
+    Mutant("LQ6", QUEUE_C, "[LQ6] acquire: the loop must not read", ACQUIRE, RELAXED,
+           "stress_local_queue", "hidden"),
+    Mutant("IQ1", "runtime/sched/inject.c", "[IQ1] seq_cst: the pusher's next", SEQ_CST, RELEASE,
+           "stress_wake", "hidden"),
+    Mutant("BL1", LOCK_H, "[BL1] acquire", ACQUIRE, RELAXED, "stress_inject", "tsan"),
+    Mutant("BL2", LOCK_H, "[BL2] release", RELEASE, RELAXED, "stress_inject", "tsan"),
+    Mutant("BL3", "runtime/base/lock.c", "[BL3] acquire: as [BL1]", ACQUIRE, RELAXED,
+           "stress_inject", "tsan"),
+    Mutant("lock's wake", LOCK_H, "void nio_lock_release(", "== 2", "== 3", "stress_inject",
+           "native"),
+    Mutant("BM1", "runtime/base/mpsc.h", "[BM1] seq_cst", SEQ_CST, RELAXED, "stress_slab", "tsan"),
+    Mutant("BM2", "runtime/base/mpsc.h", "[BM2] acquire", ACQUIRE, RELAXED, "stress_slab", "tsan"),
+    Mutant("ID1", "runtime/sched/idle.h", "[ID1] seq_cst", SEQ_CST, RELAXED, "stress_idle",
+           "hidden"),
+    Mutant("the last look", "runtime/sched/worker.c", "sleep_until_woken(",
+           "!nio_sees_work(worker) && ", "", "stress_wake", "native"),
+    Mutant("PK1", PARKER_C, "[PK1] acquire: as above", ACQUIRE, RELAXED, "stress_parker", "tsan"),
+    Mutant("PK1", "runtime/sched/parker.h", "[PK1] acquire", ACQUIRE, RELAXED, "stress_parker",
+           "tsan"),
+    Mutant("PK2", PARKER_C, "[PK2] acq_rel", ACQ_REL, ACQUIRE, "stress_parker", "tsan"),
+    Mutant("PK3", PARKER_C, "bool nio_parker_unpark(",
+           "if (state == NIO_PARKER_DRIVER)", "if (state == NIO_PARKER_DRIVER && !driver)",
+           "stress_parker", "native"),
+    Mutant("left", "runtime/start.c", "void nio_join_workers(",
+           "wait_until(&handle->left, handle->worker_count);", "", "stress_shutdown", "tsan"),
+]
+
+
+def run(command, **options):
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          check=False, **options)
+
+
+def copy_sources():
+    """A fresh copy of what git knows or would add."""
+    source = os.path.join(OUT, "src")
+    for path in repo_files.listed_paths():
+        target = os.path.join(source, path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(path, "rb") as file:
+            content = file.read()
+        # What is unchanged keeps its time, so that a second run builds little.
+        if not os.path.exists(target) or open(target, "rb").read() != content:
+            with open(target, "wb") as file:
+                file.write(content)
+    return source
+
+
+def configure(source):
+    """Two builds of the stress programs; returns {kind: folder}."""
+    builds = {"tsan": os.path.join(OUT, "tsan"), "native": os.path.join(OUT, "native")}
+    for kind, folder in builds.items():
+        preset = "tsan" if kind == "tsan" else "release"
+        done = run(["cmake", "--preset", preset, "-S", source, "-B", os.path.abspath(folder),
+                    "-DNUMIO_STRESS_TESTS=ON", "-DNUMIO_UNIT_TESTS=OFF", "-DNUMIO_PROGRAMS=OFF"])
+        if done.returncode:
+            sys.exit(done.stdout)
+    builds["hidden"] = builds["native"]
+    return builds
+
+
+def mutate(text, mutant):
+    """The mutated text, None if the mutant does not fit."""
+    start = text.find(mutant.after)
+    at = text.find(mutant.old, start) if start >= 0 else -1
+    if at < 0:
+        return None
+    return text[:at] + mutant.new + text[at + len(mutant.old):]
+
+
+def build(folder, program, jobs):
+    return run(["cmake", "--build", folder, "--parallel", jobs, "--target", program])
+
+
+def is_killed(program, tries):
+    """How a run failed, None if all went well."""
+    environment = dict(os.environ, NUMIO_STRESS_MS=RUN_MS, NUMIO_STRESS_PATIENCE_S=PATIENCE_S,
+                       TSAN_OPTIONS="halt_on_error=1 exitcode=66")
+    for _ in range(tries):
+        try:
+            done = run([program], env=environment, timeout=RUN_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return "hangs"
+        if done.returncode == 66:
+            return "ThreadSanitizer"
+        if done.returncode:
+            lines = [line for line in done.stdout.splitlines() if "SEED" not in line]
+            return lines[-1][-60:] if lines else "exit %d" % done.returncode
+    return None
+
+
+def judge(mutant, source, builds, jobs):
+    """'killed', 'survived', 'hidden' or 'misfit', and a remark."""
+    path = os.path.join(source, mutant.path)
+    with open(path, encoding="utf-8") as file:
+        original = file.read()
+    mutated = mutate(original, mutant)
+    if mutated is None:
+        return "misfit", "does not fit the sources any more"
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(mutated)
+        folder = builds[mutant.kind]
+        done = build(folder, mutant.program, jobs)
+        if done.returncode:
+            return "misfit", "does not build: " + done.stdout[-300:]
+        how = is_killed(os.path.join(folder, "tests", mutant.program), TRIES[mutant.kind])
+    finally:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(original)
+    if how:
+        return "killed", how
+    return ("hidden" if mutant.kind == "hidden" else "survived"), ""
+
+
+def check_unmutated(mutants, builds, jobs):
+    """The programs must pass as they are, or a failure says nothing."""
+    for kind, program in sorted({(m.kind, m.program) for m in mutants if m.kind != "hidden"}):
+        done = build(builds[kind], program, jobs)
+        if done.returncode:
+            sys.exit(done.stdout[-2000:])
+        how = is_killed(os.path.join(builds[kind], "tests", program), 1)
+        if how:
+            sys.exit("%s (%s) fails without any mutant: %s" % (program, kind, how))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--list", action="store_true", help="print the mutants and leave")
+    parser.add_argument("--only", default="", metavar="RE", help="mutants whose line matches")
+    parser.add_argument("--jobs", default=str(os.cpu_count() or 1))
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    mutants = [m for m in MUTANTS
+               if re.search(args.only, "%s %s %s" % (m.label, m.path, m.program))]
+    if args.list:
+        for m in mutants:
+            print("%-15s %-28s %-20s %s" % (m.label, m.path, m.program, m.kind))
+        return 0
+    builds = configure(copy_sources())
+    check_unmutated(mutants, builds, args.jobs)
+    counts = collections.Counter()
+    for m in mutants:
+        verdict, remark = judge(m, os.path.join(OUT, "src"), builds, args.jobs)
+        counts[verdict] += 1
+        print("%-9s %-15s %-28s %-20s %s" % (verdict, m.label, m.path, m.program, remark),
+              flush=True)
+    print(", ".join("%d %s" % (count, verdict) for verdict, count in sorted(counts.items())))
+    return 1 if counts["survived"] or counts["misfit"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
