@@ -267,11 +267,11 @@ static int64_t recv_all_of_it(void *arg)
     return 0;
 }
 
-FIXTURE_EACH(coroutine_io, small_socket_buffers_carry_everything_in_pieces, .timeout = 20)
+static void carry_over_sockets(struct numio_runtime *runtime, int flags)
 {
     struct note note = { .bytes = pattern(BIG_BYTES) };
     int small = SMALL_BYTES;
-    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, note.fds), 0);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | flags, 0, note.fds), 0);
     for (unsigned i = 0; i < 2; i++) {
         cr_assert_eq(setsockopt(note.fds[i], SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
         cr_assert_eq(setsockopt(note.fds[i], SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
@@ -280,6 +280,37 @@ FIXTURE_EACH(coroutine_io, small_socket_buffers_carry_everything_in_pieces, .tim
     run(runtime, recv_all_of_it, &note);
     cr_assert_eq(numio_join_wait(&sender, -1), 0);
     assert_fine(&note);
+    (void)close(note.fds[0]);
+    (void)close(note.fds[1]);
+    free(note.bytes);
+}
+
+FIXTURE_EACH(coroutine_io, small_socket_buffers_carry_everything_in_pieces, .timeout = 20)
+{
+    carry_over_sockets(runtime, 0);
+}
+
+FIXTURE_EACH(coroutine_io, nonblocking_sockets_are_waited_for, .timeout = 20)
+{
+    carry_over_sockets(runtime, SOCK_NONBLOCK);
+}
+
+static int64_t do_not_wait(void *arg)
+{
+    struct note *note = arg;
+    char buffer[8];
+    EXPECT_EQ(note, numio_recv_all(note->fds[0], buffer, 8, MSG_DONTWAIT), -EAGAIN);
+    EXPECT_EQ(note, numio_send_all(note->fds[0], note->bytes, BIG_BYTES, MSG_DONTWAIT), -EAGAIN);
+    return 0;
+}
+
+FIXTURE_EACH(coroutine_io, all_forms_that_may_not_wait_do_not, .timeout = 10)
+{
+    struct note note = { .bytes = pattern(BIG_BYTES) };
+    int small = SMALL_BYTES;
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, note.fds), 0);
+    cr_assert_eq(setsockopt(note.fds[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+    run(runtime, do_not_wait, &note);
     (void)close(note.fds[0]);
     (void)close(note.fds[1]);
     free(note.bytes);

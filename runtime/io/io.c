@@ -44,10 +44,11 @@ int64_t numio_writev(int fd, const struct iovec *iov, int count, int64_t off)
     return numio_op_await(&op);
 }
 
-/* True for a result after which the same call is simply made again. */
+/* True for a result after which the same call is simply made again.  -EAGAIN is not: no call gives
+ * it unless it was asked not to wait, or waited as long as the socket's time-out says. */
 static bool is_transient(int64_t result)
 {
-    return result == -EINTR || result == -EAGAIN;
+    return result == -EINTR;
 }
 
 int64_t numio_pread_all(int fd, void *buf, size_t len, int64_t off)
