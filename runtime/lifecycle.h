@@ -14,7 +14,6 @@ struct numio_runtime {
     struct numio_handle *handle;
     struct nio_lock lock; /* shutdown may be called by several threads */
     bool is_closing;      /* under the lock */
-    bool is_joined;       /* under the lock */
 };
 
 /* build.c: everything but threads.  `config` is complete.  Errors: those of the runtime's create.
