@@ -158,10 +158,13 @@ static int set_up(struct nio_worker *worker)
 
 static void tear_down(struct nio_worker *worker)
 {
-    if (worker->driver) {
-        nio_driver_counters(worker->driver, &worker->final_io);
-        struct nio_driver *driver = worker->driver;
+    struct nio_driver *driver = worker->driver;
+    if (driver) {
+        /* Handles outlive the runtime, and somebody may be reading the metrics. */
+        nio_lock_acquire(&worker->handle->end_lock);
+        nio_driver_counters(driver, &worker->final_io);
         worker->driver = NULL;
+        nio_lock_release(&worker->handle->end_lock);
         nio_driver_destroy(driver);
     }
     nio_overflow_thread_leave(&worker->overflow);

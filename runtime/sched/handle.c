@@ -109,10 +109,12 @@ int numio_worker_metrics(struct numio_handle *handle, unsigned index,
     const struct nio_worker *worker = handle->workers[index];
     const struct nio_worker_counters *c = &worker->counters;
     struct nio_driver_counters io = { 0 };
+    nio_lock_acquire(&handle->end_lock); /* the driver goes under it */
     if (worker->driver)
         nio_driver_counters(worker->driver, &io);
     else
         io = worker->final_io;
+    nio_lock_release(&handle->end_lock);
     *ret_metrics = (struct numio_worker_metrics){
         .size = sizeof *ret_metrics,
         .worker = index,
