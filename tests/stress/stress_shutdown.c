@@ -4,6 +4,7 @@
  * after the end, coroutines sleep, join and yield, and the shutdown comes from a thread, with and
  * without a limit, or in the background.  Every future is dropped exactly once, every coroutine and
  * blocking function that was spawned is accounted for, every cell goes home, and it always ends.
+ * Metrics are read all the while, by a handle that outlives the runtime.
  *
  * If the drivers are taken down before every worker has left its loop [ST1] [ST2], ThreadSanitizer
  * reports the driver that is destroyed in use.
@@ -175,7 +176,9 @@ static void *run_waker(void *arg)
     struct life *life = self->life;
     /* relaxed: heard late is heard as well */
     while (!atomic_load_explicit(&life->is_over, memory_order_relaxed)) {
+        struct numio_worker_metrics metrics;
         wake_and_free(swap_slot(life, nio_rng_below(&self->rng, SLOTS), NULL));
+        STRESS_CHECK(numio_worker_metrics(life->handle, 0, &metrics) == 0);
         (void)sched_yield();
     }
     return NULL;
