@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# run_bench.sh BIN: numio-bench lists its scenarios, all of them documented, runs a few short ones
+# and writes lines as perf/SCENARIOS.md says; scripts/bench.sh makes a table of them, with Tokio
+# where its packages are there.  Nothing is timed: figures are checked for being figures.
+set -u
+unset "${!NUMIO_@}"
+bin=$1
+bench=$bin/numio-bench
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/run_bench.XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+export TMPDIR=$work
+failures=0
+
+fail() {
+    echo "run_bench: $*" >&2
+    failures=$((failures + 1))
+}
+
+# refused WORD ARGS...: ends with 2 and names WORD on stderr.
+refused() {
+    local word=$1 text status
+    shift
+    text=$("$bench" "$@" 2>&1 >/dev/null)
+    status=$?
+    [ "$status" -eq 2 ] || fail "$*: exit status $status instead of 2"
+    [[ $text == *"$word"* ]] || fail "$*: does not say '$word' but: $text"
+}
+
+"$bench" --quick --filter '^coroutine_switch$' --json "$work/first" >/dev/null 2>"$work/err"
+if grep -q 'measure a release build' "$work/err"; then
+    echo "run_bench: skipped: numio-bench measures release builds only"
+    exit 77
+fi
+
+# Each scenario that is listed is described, and each that a target names is listed.
+"$bench" --list >"$work/list"
+[ -s "$work/list" ] || fail "--list lists nothing"
+python3 - "$work/list" "$root/perf" <<'PYTHON' || fail "see above"
+import re, sys
+
+listed = open(sys.argv[1], encoding="utf-8").read().split()
+described = set()
+for page in ("SCENARIOS.md", "README.md"):
+    text = open(f"{sys.argv[2]}/{page}", encoding="utf-8").read()
+    described |= set(re.findall(r"`([a-z0-9_*]+)`", text))
+    for first, rest in re.findall(r"`([a-z0-9_]+)`((?:, `_\w+`)+)", text):
+        base = first[:first.rfind("_")]
+        described |= {base + end for end in re.findall(r"`(_\w+)`", rest)}
+names = {re.sub("_(co|raw)$", "", name) for name in listed}
+unknown = sorted(n for n in names if n not in described)
+assert not unknown, f"neither SCENARIOS.md nor README.md describes {unknown}"
+targets = [line.split()[0] for line in open(f"{sys.argv[2]}/targets.tsv", encoding="utf-8")
+           if line.strip() and not line.startswith("#")]
+stray = sorted(t for t in set(targets) if t not in listed and not t.startswith("tcp_echo_"))
+assert not stray, f"targets.tsv names {stray}, which numio-bench does not have"
+PYTHON
+
+few='^(spawn_join_10k|chained_spawn|yield_many|file_read_cached_qd1)(_co|_raw)?$'
+few+='|^(notify_pingpong|xthread_pingpong|remote_wake|spawn_blocking|coroutine_switch)$'
+few+='|^idle_task_bytes$'
+timeout 120 "$bench" --quick --rounds 2 --filter "$few" --json "$work/lines" \
+    >"$work/out" 2>"$work/err" || fail "numio-bench: status $?: $(cat "$work/err")"
+timeout 60 "$bench" --quick --rounds 1 --filter '^skynet$' --workers 1 --driver epoll \
+    --json "$work/lines" >>"$work/out" 2>"$work/err" ||
+    fail "numio-bench --driver epoll: status $?: $(cat "$work/err")"
+timeout 60 "$bench" --quick --rounds 1 --filter '^skynet_co$' \
+    --topology 'pack:2 numa:1 core:2 pu:1' --json "$work/lines" >>"$work/out" 2>"$work/err" ||
+    fail "numio-bench --topology: status $?: $(cat "$work/err")"
+python3 - "$work/lines" "$work/list" "$few|^skynet(_co)?\$" <<'PYTHON' || fail "see above"
+import json, re, sys
+
+lines = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
+wanted = {n for n in open(sys.argv[2], encoding="utf-8").read().split()
+          if re.search(sys.argv[3], n)}
+assert {line["scenario"] for line in lines} == wanted, wanted
+for line in lines:
+    assert set(line) == {"scenario", "runtime", "version", "workers", "driver", "unit",
+                         "median", "mad", "min", "max", "n"}, line
+    assert 0 < line["min"] <= line["median"] <= line["max"] and line["mad"] >= 0, line
+    assert line["n"] in (1, 2), line
+assert any(line["driver"] == "epoll" for line in lines), lines
+PYTHON
+
+refused 'number' --rounds 0
+refused 'number' --rounds many
+refused 'driver' --driver nonsense
+refused '--help' --nonsense
+"$bench" --filter '^no_such_scenario$' >/dev/null 2>"$work/err" &&
+    fail "a filter that nothing matches is no error"
+
+# bench.sh: a table with the echo rows, and the JSON of all that it shows.
+peers=none
+if dpkg-query -W librust-tokio-dev >/dev/null 2>&1 &&
+    { command -v cargo >/dev/null || [ -x "${HOME:-/}/.cargo/bin/cargo" ]; }; then
+    peers=tokio
+else
+    echo "run_bench: without Tokio: cargo and librust-tokio-dev are not both there"
+fi
+echo_row=
+[ "$(nproc)" -lt 2 ] || echo_row='|^tcp_echo_1$'
+timeout 150 "$root/scripts/bench.sh" --quick --peers "$peers" --no-install --numio "$bench" \
+    --filter "^spawn_join_10k\$$echo_row" --rounds 1 --samples 1 --workers 1 \
+    --json "$work/table.json" >"$work/table" 2>"$work/err" ||
+    fail "bench.sh: status $?: $(tail -n 20 "$work/err" "$work/table")"
+grep -q '^spawn_join_10k_co .*ns/op' "$work/table" || fail "bench.sh: no row of coroutines"
+[ -z "$echo_row" ] || grep -q '^tcp_echo_1_p99 .*us ' "$work/table" || fail "bench.sh: no echo row"
+[ "$peers" = none ] || grep -q '"runtime": "tokio"' "$work/table.json" || fail "bench.sh: no Tokio"
+"$root/scripts/bench.sh" --no-install --rounds no >/dev/null 2>"$work/err" &&
+    fail "bench.sh --rounds no is accepted"
+grep -q 'no count' "$work/err" || fail "bench.sh --rounds no: does not say what is wrong"
+
+[ "$failures" -eq 0 ] || exit 1
+echo "run_bench: all as it should be"
