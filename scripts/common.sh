@@ -11,7 +11,7 @@ readonly apt_lock_timeout_s=600
 
 # shellcheck disable=SC2034 # used by the scripts that source this one
 BUILD_PACKAGES=(cmake ninja-build gcc libc6-dev pkg-config libhwloc-dev liburing-dev
-    libjemalloc-dev libpopt-dev)
+    libjemalloc-dev)
 
 # One line of progress.
 say() {
@@ -27,10 +27,8 @@ die() {
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
-    elif command -v sudo >/dev/null; then
-        sudo "$@"
     else
-        die "this needs root and there is no sudo: $*"
+        sudo "$@"
     fi
 }
 
@@ -61,6 +59,10 @@ install_packages() {
         say "packages: all ${#} are there"
         return 0
     fi
+    if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+        die "missing are the packages ${missing[*]}; neither is this root nor is there a sudo:" \
+            "have root run 'apt-get install ${missing[*]}'"
+    fi
     say "packages: installing ${missing[*]}"
     apt_get update || say "packages: apt-get update failed, trying with the lists there are"
     if apt_get install -y --no-install-recommends "${missing[@]}"; then
@@ -73,7 +75,8 @@ install_packages() {
             echo "error: package $package could not be installed" >&2
         fi
     done
-    die "numio is built on Debian 12 or later; see apt's messages above"
+    die "without these packages numio cannot be built here; see apt's messages above (no network?" \
+        "an old Debian? numio is built on Debian 12 or later)"
 }
 
 # configure PRESET [ARGS]: configures into build/PRESET; starts afresh where the old cache does
