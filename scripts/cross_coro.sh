@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Builds the coroutines for aarch64 and runs their checks under user-mode emulation, with and
-# without branch protection, and looks at the marks of the assembly objects.
+# Builds the coroutines for aarch64 and runs their checks and their stress test under user-mode
+# emulation, with and without branch protection, and looks at the marks of the assembly objects.
 # Usage: scripts/cross_coro.sh
 # Exit status: 0 passed, 1 failed, 77 a tool is missing.
 set -euo pipefail
@@ -30,15 +30,17 @@ trap 'rm -rf "$work"' EXIT
 
 flags=(-std=gnu17 -O2 -g -Wall -Wextra -Wshadow -Wundef -Werror -D_GNU_SOURCE -fvisibility=hidden
     -fno-omit-frame-pointer -I"$root" -I"$root/runtime/include")
-sources=("$root/tests/cross/coro_cross.c" "$root"/runtime/coro/*.c "$root"/runtime/coro/*.S
-    "$root"/runtime/base/*.c)
+checks=$root/tests/cross/coro_cross.c
+stress=$root/tests/stress/stress_coro.c
+sources=("$root"/runtime/coro/*.c "$root"/runtime/coro/*.S "$root"/runtime/base/*.c)
 
-# build_and_run NAME FLAG...: a static program, because the emulated machine has no libraries.
+# build_and_run NAME PROGRAM.c FLAG...: a static program, because the emulated machine has no
+# libraries.
 build_and_run() {
-    local name=$1
-    shift
+    local name=$1 program=$2
+    shift 2
     echo "cross_coro: $name"
-    "$cc" "${flags[@]}" "$@" -static -pthread "${sources[@]}" -o "$work/$name" ||
+    "$cc" "${flags[@]}" "$@" -static -pthread "$program" "${sources[@]}" -o "$work/$name" ||
         fail "$name does not build"
     timeout 120 "$qemu" -cpu max "$work/$name" || fail "$name failed"
 }
@@ -53,9 +55,10 @@ check_marks() {
     fi
 }
 
-build_and_run plain -DNIO_DEBUG=1
-build_and_run release
-build_and_run protected -mbranch-protection=standard
+build_and_run plain "$checks" -DNIO_DEBUG=1
+build_and_run release "$checks"
+build_and_run protected "$checks" -mbranch-protection=standard
+build_and_run stress "$stress" -DNIO_DEBUG=1 -DNIO_TEST_POINTS=1 -DNIO_TINY=1
 
 "$cc" "${flags[@]}" -c "$root/runtime/coro/nio_coro_switch_aarch64.S" -o "$work/aarch64.o"
 check_marks "$work/aarch64.o" BTI 'PAC|GCS'

@@ -19,10 +19,10 @@ source "$ROOT/scripts/test_steps.sh"
 readonly logs=$ROOT/build/test-logs
 readonly tail_lines=60
 readonly skip_status=77
-TEST_PACKAGES=(g++ libcriterion-dev clang clang-format shellcheck python3 git binutils
+TEST_PACKAGES=(g++ libcriterion-dev clang clang-format shellcheck python3 git binutils gdb
     gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
-QUICK_STEPS=(format layers tidy shellcheck build headers unit symbols)
-ALL_STEPS=(format layers tidy shellcheck build headers unit stress symbols asan tsan clang
+QUICK_STEPS=(format layers tidy shellcheck scripts build headers unit symbols)
+ALL_STEPS=(format layers tidy shellcheck scripts build headers unit stress symbols asan tsan clang
     aarch64 release install)
 
 usage() {

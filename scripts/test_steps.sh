@@ -25,14 +25,20 @@ run_ctest() {
     return "$status"
 }
 
+# The Rust of the peer is looked at where rustfmt is, which building numio does not need.
 step_format() {
     local file bad=0
-    for file in $(repo_files '*.c' '*.h'); do
+    for file in $(repo_files '*.c' '*.h' '*.cpp'); do
         if ! clang-format --dry-run -Werror "$file" 2>/dev/null; then
             echo "not formatted, run: clang-format -i $file"
             bad=1
         fi
     done
+    if ! rustfmt --version >/dev/null 2>&1; then
+        echo "no rustfmt: the Rust sources are not looked at"
+    elif ! repo_files '*.rs' | xargs rustfmt --edition 2021 --check; then
+        bad=1
+    fi
     return "$bad"
 }
 
@@ -46,8 +52,24 @@ step_tidy() {
     python3 scripts/tidy.py
 }
 
+# Every file that a shell runs, whatever it is called.
 step_shellcheck() {
-    repo_files '*.sh' '.ci/run' | xargs --no-run-if-empty shellcheck -x
+    local file line scripts=()
+    for file in $(repo_files); do
+        line=
+        read -r line <"$file" 2>/dev/null || true
+        if [[ $file == *.sh || $line =~ ^'#!'.*[/\ ](ba|da)?sh([[:space:]]|$) ]]; then
+            scripts+=("$file")
+        fi
+    done
+    echo "shellcheck of ${#scripts[@]} scripts"
+    shellcheck -x "${scripts[@]}"
+}
+
+# What the scripts promise beside their work: judging figures, installing packages.
+step_scripts() {
+    python3 perf/report.py --self-test
+    scripts/check_packages.sh
 }
 
 step_build() {
@@ -90,41 +112,14 @@ step_clang() {
     build clang --target all --target check_headers -- -k 0
 }
 
-# The assembly of the coroutines must assemble for aarch64 (each file guards itself by
-# architecture).  The layers that need no other library, base and coro, are linked with the
-# programs that need no others, and these run under qemu-user.
 step_aarch64() {
-    local out=build/aarch64 assembly sources programs file name passed=0 failed=0
-    local cc=(aarch64-linux-gnu-gcc -std=gnu17 -D_GNU_SOURCE -DNIO_TINY=1 -DNIO_TEST_POINTS=1
-        -DNIO_DEBUG=1 -O2 -g -Wall -Wextra -Werror -pthread -static -I. -Iruntime/include
-        -Inuma/include -Ialloc/include)
-    rm -rf "$out"
-    mkdir -p "$out"
-    mapfile -t assembly < <(repo_files 'runtime/coro/*.S')
-    mapfile -t sources < <(repo_files 'runtime/base/*.c' 'runtime/coro/*.c')
-    mapfile -t programs < <(repo_files tests/stress/stress_coro.c 'tests/aarch64/*.c')
-    for file in "${assembly[@]}"; do
-        echo "assemble $file"
-        "${cc[@]}" -c "$file" -o "$out/$(basename "$file").o"
-    done
-    aarch64-linux-gnu-nm --defined-only "$out"/*.S.o | grep ' T nio_' # some define code
-    for file in "${programs[@]}"; do
-        name=$(basename "$file" .c)
-        echo "build and run $file"
-        if "${cc[@]}" "$file" "${sources[@]}" "${assembly[@]}" -o "$out/$name" &&
-            timeout 120 qemu-aarch64 "$out/$name"; then
-            passed=$((passed + 1))
-        else
-            failed=$((failed + 1))
-        fi
-    done
-    echo "$passed $failed 0" >"$COUNTS"
-    [ "$failed" -eq 0 ]
+    scripts/cross_coro.sh
 }
 
 step_release() {
     configure release
     build release -- -k 0
+    scripts/symbols.sh build/release/lib/libnumio.a build/release/lib/libnumio.so
     run_ctest release run
 }
 

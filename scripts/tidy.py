@@ -27,8 +27,8 @@ LABEL_LINES_ABOVE = 6
 RELAXED_LINES_ABOVE = 4
 
 C_FILES = (".c", ".h")
-CODE_FILES = (".c", ".h", ".S", ".py", ".sh", ".cmake", "CMakeLists.txt")
-SOURCE_FILES = (".c", ".h", ".S", ".py", ".sh")
+CODE_FILES = (".c", ".h", ".S", ".cpp", ".rs", ".py", ".sh", ".cmake", ".in", "CMakeLists.txt")
+SOURCE_FILES = (".c", ".h", ".S", ".cpp", ".rs", ".py", ".sh")
 # Their subfolders are described by the folder's own README.
 README_COVERS_BELOW = ("tests/", "scripts/", "perf/")
 MAKEFILE_LIKE = ("README.md", "CMakeLists.txt")
