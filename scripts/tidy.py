@@ -9,6 +9,7 @@
   atomics    the order is explicit; an order other than relaxed has a label like [LQ1] in a comment
              above it, relaxed has a comment with the word "relaxed"; a label appears twice or more
   calls      none of the banned ones
+  promises   tests/PROMISES.md names only tests that exist
 Prints `path:line: what is wrong`; exits with 1 if anything was.
 """
 import ast
@@ -47,6 +48,10 @@ BANNED = {
     r"\btypedef\s+(struct|union|enum)\b": "is banned: use the tag",
     r"(?<!asm )(?<!asm__ )(?<!\w)(volatile)\b": "is banned: use atomics",
 }
+# `suite::name` or `suite::name_*` (one that runs once per driver profile), `stress_X`.
+PROMISED = re.compile(r"`(\w+)::(\w+?)(_\*)?`|`(stress_\w+)`")
+TEST = re.compile(r"^(Test|[A-Z]+_EACH|EACH_[A-Z]+)\((\w+),\s*(\w+)", re.MULTILINE)
+PROMISES = "tests/PROMISES.md"
 UNFINISHED = re.compile(r"\b(" + "|".join(("FIX" + "ME", "TO" + "DO", "X" * 3)) + r")\b")
 
 
@@ -225,9 +230,25 @@ def check_readmes(files):
             yield f"{path}:1: README of {lines} lines (limit {README_LINES_MAX})"
 
 
+def check_promises(files):
+    """The table of what is proved by which test names tests that exist."""
+    known = set()
+    for path, text in files.items():
+        if path.startswith("tests/") and path.endswith(".c"):
+            for kind, suite, name in TEST.findall(text):
+                known.add((suite, name, "" if kind == "Test" else "_*"))
+    for number, line in enumerate(files.get(PROMISES, "").split("\n"), 1):
+        for suite, name, star, program in PROMISED.findall(line):
+            if program and f"tests/stress/{program}.c" not in files and program != "stress_X":
+                yield f"{PROMISES}:{number}: there is no {program}"
+            elif suite and suite != "suite" and (suite, name, star) not in known:
+                yield f"{PROMISES}:{number}: there is no test {suite}::{name}{star}"
+
+
 def check(files):
     """Returns the problems of {path: text}."""
     problems = list(check_basenames(files)) + list(check_readmes(files))
+    problems += check_promises(files)
     split = {}
     for path, text in sorted(files.items()):
         problems += check_unfinished(path, text)

@@ -47,6 +47,12 @@ BAD = [
     ({"alloc/a.c": SPDX + "/* [AB1] acquire */\n"}, "[AB1] has no partner"),
     ({"alloc/a.c": SPDX + "/* [AB1] */\n", "tests/b.c": SPDX + "/* [AB1] */\n"},
      "[AB1] has no partner"),
+    ({"tests/PROMISES.md": "`a::b`\n"}, "no test a::b"),
+    ({"tests/PROMISES.md": "`a::b`\n", "tests/test_a.c": SPDX + "EACH_PROFILE(a, b)\n"},
+     "no test a::b"),
+    ({"tests/PROMISES.md": "`a::b_*`\n", "tests/test_a.c": SPDX + "Test(a, b_x)\n"},
+     "no test a::b_*"),
+    ({"tests/PROMISES.md": "`stress_a`\n"}, "no stress_a"),
 ] + [
     ({"alloc/a.c": in_function("    " + call)}, "is banned") for call in (
         "sprintf(b, s);", "vsprintf(b, s, v);", "strcpy(a, b);", "strcat(a, b);", "gets(a);",
@@ -57,6 +63,9 @@ BAD = [
 ]
 
 GOOD = [
+    {"tests/PROMISES.md": "`a::b`, `a::c_*`, `stress_a`, `scripts/a.py`\n",
+     "tests/test_a.c": SPDX + "Test(a, b, .timeout = 5)\nFIXTURE_EACH(a, c)\n",
+     "tests/stress/stress_a.c": SPDX},
     {"alloc/a.c": in_function("    g();\n" * 67)},
     {"alloc/a.c": in_function("    /* [AB1] acquire, pairs with [AB2] */\n"
                               "    " + LOAD + "acquire);\n"
