@@ -108,8 +108,10 @@ static int build_node(struct numio_handle *handle, unsigned index)
     node->leader_ring_fd = -1;
     handle->nodes[index] = node;
     handle->node_count = index + 1;
-    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++)
+    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++) {
         nio_inject_init(&node->inject[reach]);
+        nio_inject_init(&node->overflow[reach]);
+    }
     nio_idle_init(&node->idle, plan->worker_count);
     atomic_init(&node->guests, 0);
     atomic_init(&node->watcher, 0);
@@ -145,7 +147,9 @@ static int build_worker(struct numio_handle *handle, unsigned index, uint64_t *s
     worker->plan = plan;
     worker->has_peers = handle->plan->worker_count > 1;
     worker->can_spin = !handle->plan->is_oversubscribed;
-    worker->inject_interval = handle->config.inject_interval;
+    worker->is_interval_tuned = handle->config.inject_interval == 0;
+    worker->inject_interval =
+        worker->is_interval_tuned ? NIO_INJECT_INTERVAL : handle->config.inject_interval;
     worker->driver_interval = handle->config.driver_interval;
     worker->inject_countdown = worker->inject_interval;
     worker->driver_countdown = worker->driver_interval;
@@ -159,7 +163,7 @@ static int build_worker(struct numio_handle *handle, unsigned index, uint64_t *s
     atomic_init(&worker->lifo, NULL);
     nio_mpsc_init(&worker->mailbox);
     nio_parker_init(&worker->parker);
-    for (unsigned class = 0; class < NIO_QUEUE_COUNT; class++)
+    for (unsigned class = 0; class < NIO_QUEUE_COUNT; class ++)
         nio_local_queue_init(&worker->queues[class]);
     return nio_stripe_init(&worker->stripe, node->arena, index);
 }

@@ -191,7 +191,8 @@ static void fill_defaults(struct numio_config *config)
         config->spin_ns = SPIN_NS_DEFAULT;
     if (config->stack_bytes == 0)
         config->stack_bytes = STACK_BYTES_DEFAULT;
-    if (config->inject_interval == 0)
+    /* Tuned by the clock unless the schedule is to be the same again. */
+    if (config->inject_interval == 0 && config->rng_seed != 0)
         config->inject_interval = NIO_INJECT_INTERVAL;
     if (config->driver_interval == 0)
         config->driver_interval = NIO_DRIVER_INTERVAL;

@@ -49,17 +49,19 @@ enum nio_phase {
 
 enum {
     NIO_REASONS_MAX = 64,
-    NIO_LIFO_POLLS_MAX = 16,   /* polls in a row from the LIFO slot; with Tokio's 3 a chain of wakes
-                                  is handed to other workers that need not have been woken */
+    NIO_LIFO_POLLS_MAX = 3,    /* polls in a row from the LIFO slot while others wait (Tokio's) */
     NIO_OLDEST_INTERVAL = 64,  /* pops of new tasks of which one takes the oldest */
     NIO_BUDGET = 128,          /* Tokio's coop budget: awaits per poll without suspending */
     NIO_INLINE_DEPTH_MAX = 32, /* joined tasks run inside of each other to this depth */
     NIO_INJECT_INTERVAL = 61,  /* ticks; Go's and Tokio's prime */
 #ifdef NIO_TINY
-    NIO_INJECT_BATCH = 2,
+    NIO_OVERFLOW_BATCH = 2,
 #else
-    NIO_INJECT_BATCH = 16, /* most tasks taken from an inject queue at once */
+    NIO_OVERFLOW_BATCH = 16, /* most tasks taken from an overflow queue at once */
 #endif
+    NIO_INJECT_PERIOD_NS = 200000, /* tuned: the inject queues are looked at this often, but not
+                                      less than every NIO_INJECT_INTERVAL ticks (Tokio's figure) */
+    NIO_INJECT_INTERVAL_MIN = 2,
     NIO_DRIVER_INTERVAL = 61, /* busy ticks between reaps */
     NIO_FLUSH_INTERVAL = 16,  /* busy ticks that a submission waits at most */
     NIO_REAP_MAX = 128,       /* completions per reap: below the local queue's capacity */
@@ -89,7 +91,8 @@ struct nio_node {
     int leader_ring_fd; /* written before the other workers start */
     int sq_tid;         /* thread id of the SQ thread, -1 without one */
     /* any thread */
-    struct nio_inject inject[NIO_REACH_COUNT];
+    struct nio_inject inject[NIO_REACH_COUNT];   /* from outside of the workers: first served */
+    struct nio_inject overflow[NIO_REACH_COUNT]; /* what did not fit into local queues */
     struct nio_idle idle;
     NIO_CACHE_ALIGNED _Atomic uint32_t guests; /* threads of others that are waking a worker */
     _Atomic uint32_t watcher;                  /* 1: one sleeper of the node looks around */

@@ -65,7 +65,7 @@ static uint32_t claim(struct nio_local_queue *from, uint32_t *ret_first, uint64_
         if (count == 0 || length > NIO_LOCAL_QUEUE_SLOTS)
             return 0; /* empty, or the owner is taking the newest */
         *ret_first = real;
-        next = nio_local_queue_head((uint32_t)(head >> 32), real, (uint16_t)(real + count));
+        next = nio_local_queue_head((uint32_t)(head >> 32) + 1, real, (uint16_t)(real + count));
         /* [LQ6] acq_rel: the claim; acquire on failure as above */
     } while (!atomic_compare_exchange_weak_explicit(&from->head, &head, next, memory_order_acq_rel,
                                                     memory_order_acquire));

@@ -8,8 +8,8 @@
  * head holds two positions in one word: `real`, from where the owner pops, and `steal`, from where
  * a thief is still copying.  They are equal unless a thief is at work; then the slots between
  * them belong to the thief, and no second thief may start.  Above them it holds a version that
- * the owner counts up with every pop, so that a thief that was held up between its look and its
- * claim cannot succeed (positions have 16 bits and come around).
+ * counts up with every pop and every claim, so that a thief that was held up between its look and
+ * its claim cannot succeed (positions have 16 bits and come around).
  *
  * The owner may also pop the newest task.  It lowers tail first and then counts the version up: a
  * thief that has seen the old tail fails at the old version, and one that sees the new version

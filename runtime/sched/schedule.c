@@ -112,13 +112,20 @@ NIO_NOINLINE void nio_push_tail(struct nio_worker *worker, struct nio_task *task
             last = &task->link;
         }
         enum nio_reach reach = class == NIO_QUEUE_NODE ? NIO_REACH_NODE : NIO_REACH_ANY;
-        nio_inject_push(&worker->node->inject[reach], first, last, count + 1);
+        nio_inject_push(&worker->node->overflow[reach], first, last, count + 1);
         nio_count(&worker->counters.overflowed, count + 1);
     }
     if (is_announced)
         offer(worker, queue, class);
     else
         worker->has_quiet_work = true;
+}
+
+/* Whether tasks of that class may have overflowed. */
+static bool has_overflow(const struct nio_node *node, unsigned class)
+{
+    enum nio_reach reach = class == NIO_QUEUE_NODE ? NIO_REACH_NODE : NIO_REACH_ANY;
+    return nio_inject_length(&node->overflow[reach]) > 0;
 }
 
 void nio_offer_quiet_work(struct nio_worker *worker)
@@ -131,8 +138,7 @@ void nio_offer_quiet_work(struct nio_worker *worker)
     for (unsigned class = 0; class < NIO_QUEUE_COUNT; class ++) {
         struct nio_local_queue *queue = &worker->queues[class];
         uint32_t length = nio_local_queue_length(queue);
-        if (length == 0 &&
-            (class == NIO_QUEUE_NEW || nio_inject_length(&worker->node->inject[class]) == 0))
+        if (length == 0 && !has_overflow(worker->node, class))
             continue;
         /* The quiet pushes were releases only; this RMW on the tail's own word orders them before
          * the load of the idle state.  [LQ5] seq_cst, pairs with [LQ5] in

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Where a worker without work looks for some, nearest first.
  *
- *  1. its node's inject queues
+ *  1. its node's inject queues, then its overflow queues
  *  2. the local queues of its node's workers, those that share its last-level cache first
  *  3. completions that lie in a busy sibling's ring
  *  4. the LIFO slot of a sibling that has been in one poll for NIO_STUCK_NS
@@ -16,38 +16,54 @@
 #include "runtime/base/clock.h"
 #include "runtime/sched/worker.h"
 
-static struct nio_task *take_inject(struct nio_worker *worker, struct nio_inject *inject,
-                                    enum nio_reach reach)
+/* Takes a share of `from`, at most `max`, into one of the worker's queues. */
+static struct nio_task *take_batch(struct nio_worker *worker, struct nio_inject *from,
+                                   struct nio_local_queue *into, uint32_t max)
 {
     /* relaxed: only to size the batch */
-    uint32_t length = atomic_load_explicit(&inject->length, memory_order_relaxed);
+    uint32_t length = atomic_load_explicit(&from->length, memory_order_relaxed);
     if (length == 0)
         return NULL;
-    /* A small batch into an empty queue, one task beside others: a large one would be displaced
-     * again by what its tasks spawn, and would turn a tree of tasks breadth first (fib27 2.7 times
-     * slower with 128). */
-    uint32_t max = length / worker->node->worker_count + 1;
-    if (max > NIO_INJECT_BATCH)
-        max = NIO_INJECT_BATCH;
-    struct nio_local_queue *into =
-        &worker->queues[reach == NIO_REACH_ANY ? NIO_QUEUE_NEW : NIO_QUEUE_NODE];
-    if (nio_local_queue_room(into) < NIO_LOCAL_QUEUE_SLOTS)
-        max = 1;
+    uint32_t share = length / worker->node->worker_count + 1;
+    uint32_t room = nio_local_queue_room(into);
+    if (max > share)
+        max = share;
+    if (max > room + 1)
+        max = room + 1; /* the first is not queued */
     uint32_t count;
-    struct nio_task *task = nio_inject_take(inject, into, max, &count);
+    struct nio_task *task = nio_inject_take(from, into, max, &count);
     nio_count(&worker->counters.inject_taken, count);
     return task;
 }
 
+/* What comes from outside is served in order and in large batches. */
+static struct nio_task *take_injected(struct nio_worker *worker, struct nio_node *node,
+                                      enum nio_reach reach)
+{
+    return take_batch(worker, &node->inject[reach], &worker->queues[reach],
+                      NIO_LOCAL_QUEUE_SLOTS / 2);
+}
+
+/* Overflow comes back in small batches, among the new tasks: a large batch would be displaced again
+ * by what its tasks spawn, and would turn a tree of tasks breadth first (fib27: 2.7 times slower
+ * with 128). */
+static struct nio_task *take_overflow(struct nio_worker *worker, struct nio_node *node,
+                                      enum nio_reach reach, uint32_t max)
+{
+    enum nio_queue_class class = reach == NIO_REACH_ANY ? NIO_QUEUE_NEW : NIO_QUEUE_NODE;
+    return take_batch(worker, &node->overflow[reach], &worker->queues[class], max);
+}
+
 struct nio_task *nio_take_injected(struct nio_worker *worker)
 {
-    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++) {
-        struct nio_task *task =
-            take_inject(worker, &worker->node->inject[reach], (enum nio_reach)reach);
-        if (task)
-            return task;
-    }
-    return NULL;
+    struct nio_task *task = take_injected(worker, worker->node, NIO_REACH_ANY);
+    return task ? task : take_injected(worker, worker->node, NIO_REACH_NODE);
+}
+
+struct nio_task *nio_take_overflow(struct nio_worker *worker, uint32_t max)
+{
+    struct nio_task *task = take_overflow(worker, worker->node, NIO_REACH_ANY, max);
+    return task ? task : take_overflow(worker, worker->node, NIO_REACH_NODE, max);
 }
 
 static struct nio_task *steal_from(struct nio_worker *worker, struct nio_worker *victim,
@@ -107,11 +123,17 @@ static uint32_t far_depth(const struct nio_worker *victim)
            nio_local_queue_length(&victim->queues[NIO_QUEUE_NEW]);
 }
 
+static uint32_t node_depth(const struct nio_node *node)
+{
+    return nio_inject_length(&node->inject[NIO_REACH_ANY]) +
+           nio_inject_length(&node->overflow[NIO_REACH_ANY]);
+}
+
 static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
 {
     struct numio_handle *handle = worker->handle;
     const struct nio_plan_worker *plan = worker->plan;
-    const struct nio_node *asked = worker->node;
+    struct nio_node *asked = worker->node;
     for (unsigned i = 0; i < plan->steal_count; i++) {
         const struct nio_steal_target *target = &plan->steal[i];
         if (target->tier != NIO_TIER_FAR)
@@ -122,10 +144,11 @@ static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
             if (task)
                 return task;
         }
-        struct nio_inject *inject = &victim->node->inject[NIO_REACH_ANY];
-        if (victim->node != asked && nio_inject_length(inject) >= depth_min) {
+        if (victim->node != asked && node_depth(victim->node) >= depth_min) {
             asked = victim->node; /* once per node */
-            struct nio_task *task = take_inject(worker, inject, NIO_REACH_ANY);
+            struct nio_task *task = take_injected(worker, asked, NIO_REACH_ANY);
+            if (!task)
+                task = take_overflow(worker, asked, NIO_REACH_ANY, NIO_OVERFLOW_BATCH);
             if (task) {
                 nio_count(&worker->counters.stolen_far, 1);
                 return task;
@@ -193,6 +216,8 @@ unsigned nio_reap_siblings(struct nio_worker *worker)
 struct nio_task *nio_steal(struct nio_worker *worker)
 {
     struct nio_task *task = nio_take_injected(worker);
+    if (!task)
+        task = nio_take_overflow(worker, NIO_OVERFLOW_BATCH);
     if (task || !worker->has_peers)
         return task;
     if ((task = steal_near(worker)))
@@ -215,7 +240,8 @@ bool nio_sees_work(struct nio_worker *worker)
     if (!nio_mpsc_is_empty(&worker->mailbox))
         return true;
     for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++)
-        if (nio_inject_length(&node->inject[reach]) > 0)
+        if (nio_inject_length(&node->inject[reach]) > 0 ||
+            nio_inject_length(&node->overflow[reach]) > 0)
             return true;
     for (unsigned i = 0; i < node->worker_count; i++)
         for (unsigned class = 0; class < NIO_QUEUE_COUNT; class ++)
@@ -227,8 +253,7 @@ bool nio_sees_work(struct nio_worker *worker)
         const struct nio_steal_target *target = &worker->plan->steal[i];
         struct nio_worker *victim = worker->handle->workers[target->worker];
         if (target->tier == NIO_TIER_FAR &&
-            (far_depth(victim) >= NIO_FAR_DEPTH ||
-             nio_inject_length(&victim->node->inject[NIO_REACH_ANY]) >= NIO_FAR_DEPTH))
+            (far_depth(victim) >= NIO_FAR_DEPTH || node_depth(victim->node) >= NIO_FAR_DEPTH))
             return true;
     }
     return false;

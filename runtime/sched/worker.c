@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* The worker's loop.
  *
- * Busy, per tick: one task, from the LIFO slot, the private queue, the local queues, the inject
- * queues, in this order, except that every inject_interval-th tick the inject queues and the
- * mailbox go first.  Submissions are published when the worker has nothing else to run, at the
- * latest after NIO_FLUSH_INTERVAL ticks; completions are reaped every driver_interval ticks and
- * whenever there is nothing to run.
+ * Busy, per tick: one task, from the LIFO slot, the local queues and the private queue, the inject
+ * and overflow queues, in this order, except that every inject_interval-th tick (tuned: every
+ * 200 us, if that is sooner) the inject queues and the mailbox go first.  Submissions are published
+ * when the worker has nothing else to run, at the latest after NIO_FLUSH_INTERVAL ticks;
+ * completions are reaped every driver_interval ticks and whenever there is nothing to run.
  *
  * Idle: publish, reap, search as one of the node's searchers, spin as long as the policy says,
  * announce the sleep, look at everything once more, park.  The protocol is in idle.h, the sleep
@@ -22,7 +22,7 @@
 #include "runtime/task/wake.h"
 
 enum { PRIVATE_CLASS = NIO_QUEUE_COUNT }; /* the class behind those of the local queues */
-enum { SPIN_CLOCK_INTERVAL = 16, IDLE_AVERAGE_WEIGHT = 8, TRIM_INTERVAL = 64 };
+enum { SPIN_CLOCK_INTERVAL = 16, IDLE_AVERAGE_WEIGHT = 8, TRIM_INTERVAL = 64, TURN_POPS_MAX = 16 };
 
 /* Moves what others have sent to the private queue.  True if there was something. */
 static bool take_mail(struct nio_worker *worker)
@@ -110,6 +110,12 @@ static void cap_lifo(struct nio_worker *worker)
     worker->lifo_polls = 0;
 }
 
+static void next_turn(struct nio_worker *worker)
+{
+    worker->turn = worker->turn == PRIVATE_CLASS ? 0 : (uint8_t)(worker->turn + 1);
+    worker->turn_pops = 0;
+}
+
 struct nio_task *nio_next_local(struct nio_worker *worker)
 {
     struct nio_task *task = pop_lifo(worker);
@@ -126,14 +132,15 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
         if (is_empty(worker, NIO_QUEUE_ANY))
             return pop_class(worker, NIO_QUEUE_NEW);
     }
-    /* No class of work starves another: the local queues and the private one take turns at going
-     * first. */
-    unsigned turn = worker->turn;
-    worker->turn = (uint8_t)(turn == PRIVATE_CLASS ? 0 : turn + 1);
+    /* No class of work starves another: they take turns.  New tasks give the turn on after each,
+     * because what they spawn goes into the LIFO slot and before all others anyway. */
     for (unsigned i = 0; i <= PRIVATE_CLASS; i++) {
-        if ((task = pop_class(worker, turn)))
+        unsigned turn = worker->turn;
+        task = pop_class(worker, turn);
+        if (!task || turn == NIO_QUEUE_NEW || ++worker->turn_pops >= TURN_POPS_MAX)
+            next_turn(worker);
+        if (task)
             return task;
-        turn = turn == PRIVATE_CLASS ? 0 : turn + 1;
     }
     return NULL;
 }
@@ -143,23 +150,51 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
 static void restart_turns(struct nio_worker *worker)
 {
     worker->inject_countdown = worker->inject_interval;
+    worker->inject_looked_ns = 0;
     worker->turn = 0;
+    worker->turn_pops = 0;
+}
+
+/* Chooses the ticks until the next look, so that long polls do not make it late. */
+static void tune_interval(struct nio_worker *worker)
+{
+    uint64_t now_ns = nio_now_ns();
+    if (worker->inject_looked_ns != 0) {
+        uint64_t tick_ns = (now_ns - worker->inject_looked_ns) / worker->inject_interval + 1;
+        uint64_t ticks = NIO_INJECT_PERIOD_NS / tick_ns;
+        if (ticks > NIO_INJECT_INTERVAL)
+            ticks = NIO_INJECT_INTERVAL;
+        if (ticks < NIO_INJECT_INTERVAL_MIN)
+            ticks = NIO_INJECT_INTERVAL_MIN;
+        worker->inject_interval = (uint32_t)ticks;
+    }
+    worker->inject_looked_ns = now_ns;
+}
+
+/* The tick at which what others have sent goes first. */
+static NIO_NOINLINE struct nio_task *look_outside(struct nio_worker *worker)
+{
+    if (worker->is_interval_tuned)
+        tune_interval(worker);
+    worker->inject_countdown = worker->inject_interval;
+    (void)take_mail(worker); /* into the private queue, which has its turns */
+    struct nio_task *task = nio_take_injected(worker);
+    return task ? task : nio_take_overflow(worker, 1);
 }
 
 struct nio_task *nio_next_task(struct nio_worker *worker)
 {
-    struct nio_task *task = NULL;
-    if (NIO_UNLIKELY(--worker->inject_countdown == 0)) {
-        worker->inject_countdown = worker->inject_interval;
-        (void)take_mail(worker); /* into the private queue, which has its turns */
-        if ((task = nio_take_injected(worker)))
-            return task;
-    }
+    struct nio_task *task;
+    if (NIO_UNLIKELY(--worker->inject_countdown == 0) && (task = look_outside(worker)))
+        return task;
     if ((task = nio_next_local(worker)))
         return task;
     if (take_mail(worker))
         return pop_private(worker);
-    if ((task = nio_take_injected(worker)))
+    task = nio_take_injected(worker);
+    if (!task)
+        task = nio_take_overflow(worker, NIO_OVERFLOW_BATCH);
+    if (task)
         restart_turns(worker); /* as if it had become idle before, as it may have */
     return task;
 }
@@ -253,7 +288,8 @@ static struct nio_task *look(struct nio_worker *worker)
         worker->is_searching = nio_idle_begin_search(&worker->node->idle);
     if (worker->is_searching) /* also a single worker that a pusher has taken from its sleep */
         return nio_steal(worker);
-    return nio_take_injected(worker);
+    struct nio_task *injected = nio_take_injected(worker);
+    return injected ? injected : nio_take_overflow(worker, NIO_OVERFLOW_BATCH);
 }
 
 /* Looks around until something turns up or spinning has cost as much as a sleep would. */

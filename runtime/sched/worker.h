@@ -61,7 +61,8 @@ struct nio_worker {
     struct nio_driver *driver;
     bool has_peers; /* the runtime has more than one worker */
     bool can_spin;  /* no CPU carries two of the plan's threads */
-    unsigned inject_interval, driver_interval;
+    unsigned driver_interval;
+    bool is_interval_tuned;                 /* of the looks at the inject queues */
     uint64_t llc_peers[NIO_IDLE_WORDS_MAX]; /* who of the node shares the last-level cache */
     pthread_t thread;
     int tid;
@@ -71,11 +72,14 @@ struct nio_worker {
     NIO_CACHE_ALIGNED struct nio_task *_Atomic current; /* runs now, NULL in the loop; others
                                                            read it for reports only */
     uint32_t budget;
+    uint32_t inject_interval;  /* ticks; constant unless tuned */
+    uint64_t inject_looked_ns; /* tuned: when they were last looked at, 0: there was a pause */
     uint32_t inject_countdown; /* ticks until the inject queues go first */
     uint32_t driver_countdown; /* ticks until the ring is reaped in any case */
     uint32_t flush_countdown;  /* ticks until submissions are published in any case */
     uint8_t turn;              /* which class of work goes first, so that none starves another */
     uint8_t lifo_polls;
+    uint8_t turn_pops;   /* taken in this turn */
     uint8_t newest_pops; /* in a row, since the oldest of the new tasks was taken */
     bool is_lifo_enabled;
     bool is_searching;
@@ -207,6 +211,8 @@ bool nio_take_lifo(struct nio_worker *worker, const struct nio_task *task);
 /* sched/steal.c */
 /* Owner: the oldest task of the node's inject queues, with a batch behind it. */
 struct nio_task *nio_take_injected(struct nio_worker *worker);
+/* Owner: the same from its overflow queues; up to `max` tasks. */
+struct nio_task *nio_take_overflow(struct nio_worker *worker, uint32_t max);
 /* Owner: looks for work beyond its own queues; NULL if there is none that it may take now. */
 struct nio_task *nio_steal(struct nio_worker *worker);
 /* Owner, after announcing its sleep: whether some source of work has something for it. */
