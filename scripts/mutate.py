@@ -67,6 +67,8 @@ MUTANTS = [
            "native"),
     Mutant("LQ6", QUEUE_C, "[LQ6] acquire: the loop must not read", ACQUIRE, RELAXED,
            "stress_local_queue", "hidden"),
+    Mutant("LQ7", QUEUE_H, "*nio_local_queue_pop_newest(", "nio_local_queue_advance(head, 0)",
+           "head", "stress_local_queue", "native"),
     Mutant("IQ1", "runtime/sched/inject.c", "[IQ1] seq_cst: the pusher's next", SEQ_CST, RELEASE,
            "stress_wake", "hidden"),
     Mutant("BL1", LOCK_H, "[BL1] acquire", ACQUIRE, RELAXED, "stress_inject", "tsan"),

@@ -15,7 +15,7 @@
 
 #include "tests/stress/stress.h"
 
-enum { THREADS = 3, LINKS_MAX = 6, YIELDS_MAX = 6, TIMEOUT_NS_MAX = 30000, ROUNDS_PER_LOOK = 16 };
+enum { THREADS = 3, LINKS_MAX = 6, YIELDS_MAX = 6, TIMEOUT_NS_MAX = 30000, ROUNDS_MIN = 200 };
 
 static struct numio_handle *handle;
 static uint64_t stop_ns;
@@ -198,7 +198,7 @@ static void *run_driver(void *arg)
     static void (*const ways[])(struct driver *) = { wait_with_patience, hand_on, abort_a_waiter,
                                                      abort_by_handle, look_and_try };
     struct driver *self = arg;
-    for (; self->rounds % ROUNDS_PER_LOOK || nio_now_ns() < stop_ns; self->rounds++)
+    for (; self->rounds < ROUNDS_MIN || nio_now_ns() < stop_ns; self->rounds++)
         ways[nio_rng_below(&self->rng, NIO_ARRAY_LEN(ways))](self);
     return NULL;
 }
