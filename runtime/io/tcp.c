@@ -52,7 +52,7 @@ static int split(const char *text, char *host, size_t host_bytes, uint16_t *ret_
 static int parse(const char *text, struct address *ret_address)
 {
     char host[INET6_ADDRSTRLEN];
-    uint16_t port;
+    uint16_t port = 0;
     int rc = split(text, host, sizeof host, &port);
     if (rc < 0)
         return rc;
