@@ -4,15 +4,18 @@
 
 #include "runtime/base/futex.h"
 
-void nio_parker_park(struct nio_parker *parker, struct nio_driver *driver, int64_t timeout_ns)
+void nio_parker_park_unless(struct nio_parker *parker, struct nio_driver *driver,
+                            int64_t timeout_ns, const struct nio_mpsc *mailbox)
 {
     bool in_driver = nio_driver_in_flight(driver) > 0;
     uint32_t sleeping = in_driver ? NIO_PARKER_DRIVER : NIO_PARKER_FUTEX;
     uint32_t state = NIO_PARKER_EMPTY;
     /* [PK1] acquire on failure: a wake is pending, sees what the waker wrote; pairs with [PK2].
-     * [PK3] acq_rel on success: unpark must find the announced state; pairs with [PK2]. */
+     * [PK3] seq_cst on success: unpark must find the announced state, pairs with [PK2]; and the
+     * look at the mailbox must not pass it, pairs with [PK4]. */
     if (atomic_compare_exchange_strong_explicit(&parker->state, &state, sleeping,
-                                                memory_order_acq_rel, memory_order_acquire)) {
+                                                memory_order_seq_cst, memory_order_acquire) &&
+        (!mailbox || nio_mpsc_is_empty(mailbox))) {
         if (in_driver)
             nio_driver_park(driver, timeout_ns);
         else
@@ -21,6 +24,11 @@ void nio_parker_park(struct nio_parker *parker, struct nio_driver *driver, int64
     }
     /* [PK1] acquire: as above */
     (void)atomic_exchange_explicit(&parker->state, NIO_PARKER_EMPTY, memory_order_acquire);
+}
+
+void nio_parker_park(struct nio_parker *parker, struct nio_driver *driver, int64_t timeout_ns)
+{
+    nio_parker_park_unless(parker, driver, timeout_ns, NULL);
 }
 
 bool nio_parker_unpark(struct nio_parker *parker, struct nio_driver *driver)

@@ -17,6 +17,7 @@
 
 #include <stdatomic.h>
 
+#include "runtime/base/mpsc.h"
 #include "runtime/driver/driver.h"
 
 enum nio_parker_state {
@@ -27,7 +28,7 @@ enum nio_parker_state {
 };
 
 struct nio_parker {
-    NIO_CACHE_ALIGNED _Atomic uint32_t state;
+    _Atomic uint32_t state; /* any thread, RMW */
 };
 
 static inline void nio_parker_init(struct nio_parker *parker)
@@ -49,6 +50,22 @@ static inline bool nio_parker_consume(struct nio_parker *parker)
 /* Owner: sleeps until unparked or `timeout_ns` passed (negative: no limit); with operations in
  * flight also until a completion.  May return without any of these. */
 void nio_parker_park(struct nio_parker *parker, struct nio_driver *driver, int64_t timeout_ns);
+
+/* The same, but does not sleep if `mailbox` has something once the sleep is announced.  With this a
+ * sender may skip the wake of an owner that nio_parker_is_awake(): either the sender sees the
+ * announcement, or the owner sees what was sent. */
+void nio_parker_park_unless(struct nio_parker *parker, struct nio_driver *driver,
+                            int64_t timeout_ns, const struct nio_mpsc *mailbox);
+
+/* Any thread, after a seq_cst push to the mailbox of the owner, who parks only by
+ * nio_parker_park_unless(). */
+static inline bool nio_parker_is_awake(const struct nio_parker *parker)
+{
+    /* [PK4] seq_cst: must not pass the push before it.  Pairs with [PK3], after which the owner
+     * looks at its mailbox by [BM2]. */
+    uint32_t state = atomic_load_explicit(&parker->state, memory_order_seq_cst);
+    return state == NIO_PARKER_EMPTY || state == NIO_PARKER_NOTIFIED;
+}
 
 /* Any thread.  Returns true if the owner was asleep, that is, if it cost a system call. */
 bool nio_parker_unpark(struct nio_parker *parker, struct nio_driver *driver);

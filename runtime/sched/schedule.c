@@ -152,7 +152,8 @@ void nio_schedule_mailbox(struct nio_worker *worker, struct nio_task *task)
 {
     struct nio_worker *by = nio_worker_current();
     (void)nio_mpsc_push(&worker->mailbox, &task->link); /* woken in any case */
-    nio_wake_worker(worker, by && by->handle == worker->handle ? by : NULL);
+    if (!nio_parker_is_awake(&worker->parker))
+        nio_wake_worker(worker, by && by->handle == worker->handle ? by : NULL);
 }
 
 void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum nio_place place)

@@ -33,6 +33,10 @@ static struct nio_task *take_batch(struct nio_worker *worker, struct nio_inject 
     uint32_t count;
     struct nio_task *task = nio_inject_take(from, into, max, &count);
     nio_count(&worker->counters.inject_taken, count);
+    if (count > 1) {
+        worker->has_quiet_work = true; /* the rest can be stolen */
+        nio_offer_quiet_work(worker);
+    }
     return task;
 }
 

@@ -22,7 +22,14 @@
 #include "runtime/task/wake.h"
 
 enum { PRIVATE_CLASS = NIO_QUEUE_COUNT }; /* the class behind those of the local queues */
-enum { SPIN_CLOCK_INTERVAL = 16, IDLE_AVERAGE_WEIGHT = 8, TRIM_INTERVAL = 64, TURN_POPS_MAX = 16 };
+enum {
+    SPIN_HOME_LOOKS = 16,     /* before the first search */
+    SPIN_SEARCH_INTERVAL = 4, /* one look of so many is a search */
+    SPIN_CLOCK_INTERVAL = 64,
+    IDLE_AVERAGE_WEIGHT = 8,
+    TRIM_INTERVAL = 64,
+    TURN_POPS_MAX = 16
+};
 
 /* Moves what others have sent to the private queue.  True if there was something. */
 static bool take_mail(struct nio_worker *worker)
@@ -178,8 +185,13 @@ static NIO_NOINLINE struct nio_task *look_outside(struct nio_worker *worker)
         tune_interval(worker);
     worker->inject_countdown = worker->inject_interval;
     (void)take_mail(worker); /* into the private queue, which has its turns */
-    struct nio_task *task = nio_take_injected(worker);
-    return task ? task : nio_take_overflow(worker, 1);
+    /* They take turns at going first: a steady stream into the one must not starve the other. */
+    worker->is_overflow_first = !worker->is_overflow_first;
+    struct nio_task *task =
+        worker->is_overflow_first ? nio_take_overflow(worker, 1) : nio_take_injected(worker);
+    if (!task)
+        task = worker->is_overflow_first ? nio_take_injected(worker) : nio_take_overflow(worker, 1);
+    return task;
 }
 
 struct nio_task *nio_next_task(struct nio_worker *worker)
@@ -254,7 +266,6 @@ static void end_pause(struct nio_worker *worker)
         idle_ns = cap_ns; /* one long pause must not outweigh many short ones */
     worker->idle_average_ns += (idle_ns - worker->idle_average_ns) / IDLE_AVERAGE_WEIGHT;
     worker->idle_since_ns = 0;
-    restart_turns(worker);
     worker->driver_countdown = worker->driver_interval; /* it has just been looked at */
     worker->flush_countdown = NIO_FLUSH_INTERVAL;
 }
@@ -276,23 +287,40 @@ static bool may_spin(const struct nio_worker *worker)
     return true;
 }
 
-/* One look around while spinning; NULL if there is nothing. */
-static struct nio_task *look(struct nio_worker *worker)
+/* Whether spinning is allowed, and has paid lately. */
+static bool wants_spin(const struct nio_worker *worker)
 {
-    struct nio_task *task;
-    if (reap(worker) > 0 && (task = nio_next_local(worker)))
-        return task;
-    if (take_mail(worker))
-        return pop_private(worker);
-    if (!worker->is_searching && worker->has_peers)
-        worker->is_searching = nio_idle_begin_search(&worker->node->idle);
-    if (worker->is_searching) /* also a single worker that a pusher has taken from its sleep */
-        return nio_steal(worker);
-    struct nio_task *injected = nio_take_injected(worker);
-    return injected ? injected : nio_take_overflow(worker, NIO_OVERFLOW_BATCH);
+    const struct numio_config *config = &worker->handle->config;
+    return may_spin(worker) &&
+           (config->idle == NUMIO_IDLE_SPIN || worker->idle_average_ns <= (int64_t)config->spin_ns);
 }
 
-/* Looks around until something turns up or spinning has cost as much as a sleep would. */
+/* A look at what only this worker or its node can be sent; loads, where there is nothing. */
+static struct nio_task *look_home(struct nio_worker *worker)
+{
+    struct nio_task *task;
+    if (take_mail(worker))
+        return pop_private(worker);
+    if (reap(worker) > 0 && (task = nio_next_local(worker)))
+        return task;
+    task = nio_take_injected(worker);
+    return task ? task : nio_take_overflow(worker, NIO_OVERFLOW_BATCH);
+}
+
+/* A look around, as one of the node's searchers if there is room for another. */
+static struct nio_task *look(struct nio_worker *worker)
+{
+    struct nio_task *task = look_home(worker);
+    if (task)
+        return task;
+    if (!worker->is_searching && worker->has_peers)
+        worker->is_searching = nio_idle_begin_search(&worker->node->idle);
+    /* also a single worker that a pusher has taken from its sleep */
+    return worker->is_searching ? nio_steal(worker) : NULL;
+}
+
+/* Looks until something turns up or spinning has cost as much as a sleep would.  The first looks
+ * are at home only: an answer from another worker often comes sooner than a search would take. */
 static struct nio_task *spin(struct nio_worker *worker)
 {
     if (!may_spin(worker))
@@ -300,20 +328,22 @@ static struct nio_task *spin(struct nio_worker *worker)
     bool is_endless = worker->handle->config.idle == NUMIO_IDLE_SPIN;
     uint64_t limit_ns = worker->handle->config.spin_ns;
     if (!is_endless && worker->idle_average_ns > (int64_t)limit_ns)
-        return NULL; /* it has not paid lately */
-    uint64_t end_ns = worker->idle_since_ns + limit_ns;
-    for (uint32_t i = 1;; i++) { /* bounded by end_ns, or by the end of the runtime */
-        struct nio_task *task = look(worker);
+        return NULL;             /* it has not paid lately */
+    for (uint32_t i = 1;; i++) { /* bounded by limit_ns, or by the end of the runtime */
+        bool is_wide = i > SPIN_HOME_LOOKS && i % SPIN_SEARCH_INTERVAL == 0;
+        struct nio_task *task = is_wide ? look(worker) : look_home(worker);
         if (task) {
             nio_count(&worker->counters.spin_wins, 1);
             return task;
         }
         if (nio_parker_consume(&worker->parker))
-            continue; /* whatever it was for, the next look sees it */
+            continue; /* whatever it was for, the next looks see it */
         if (i % SPIN_CLOCK_INTERVAL == 0) {
             if (nio_phase(worker->handle) != NIO_PHASE_RUNNING || !may_spin(worker))
                 return NULL;
-            if (!is_endless && nio_now_ns() >= end_ns)
+            if (worker->idle_since_ns == 0)
+                worker->idle_since_ns = nio_now_ns();
+            else if (!is_endless && nio_now_ns() - worker->idle_since_ns >= limit_ns)
                 return NULL;
         }
         nio_cpu_relax();
@@ -368,7 +398,8 @@ static void sleep_until_woken(struct nio_worker *worker)
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_park);
         trim_stacks(worker);
         nio_count(&worker->counters.parks, 1);
-        nio_parker_park(&worker->parker, worker->driver, is_watcher ? NIO_WATCH_NS : -1);
+        nio_parker_park_unless(&worker->parker, worker->driver, is_watcher ? NIO_WATCH_NS : -1,
+                               &worker->mailbox);
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_unpark);
         if (is_watcher)
             /* relaxed: as above */
@@ -384,10 +415,13 @@ static void sleep_until_woken(struct nio_worker *worker)
 /* Nothing to run at home.  Returns what it found, or sleeps and returns NULL. */
 struct nio_task *nio_idle(struct nio_worker *worker, bool may_block)
 {
-    if (worker->idle_since_ns == 0)
-        worker->idle_since_ns = nio_now_ns();
     flush(worker);
-    struct nio_task *task = look(worker);
+    restart_turns(worker);
+    /* Without work in sight the search, which others would have to respect, can wait a few looks;
+     * but not for ever. */
+    bool spins = may_block && wants_spin(worker);
+    bool can_wait = spins && !worker->is_searching && !nio_sees_work(worker);
+    struct nio_task *task = can_wait ? look_home(worker) : look(worker);
     if (task || !may_block)
         return task;
     if (NIO_UNLIKELY(nio_phase(worker->handle) != NIO_PHASE_RUNNING)) {
@@ -400,8 +434,10 @@ struct nio_task *nio_idle(struct nio_worker *worker, bool may_block)
         if ((task = nio_next_local(worker)))
             return task;
     }
-    if ((task = spin(worker)))
+    if (spins && (task = spin(worker)))
         return task;
+    if (worker->idle_since_ns == 0)
+        worker->idle_since_ns = nio_now_ns();
     sleep_until_woken(worker);
     return NULL;
 }

@@ -73,6 +73,7 @@ struct nio_worker {
                                                            read it for reports only */
     uint32_t budget;
     uint32_t inject_interval;  /* ticks; constant unless tuned */
+    bool is_overflow_first;    /* at the next look, in turns */
     uint64_t inject_looked_ns; /* tuned: when they were last looked at, 0: there was a pause */
     uint32_t inject_countdown; /* ticks until the inject queues go first */
     uint32_t driver_countdown; /* ticks until the ring is reaped in any case */
@@ -104,8 +105,8 @@ struct nio_worker {
     /* any worker */
     NIO_CACHE_ALIGNED struct nio_task *_Atomic lifo;
     NIO_CACHE_ALIGNED struct nio_mpsc mailbox; /* tasks that only this worker may run */
+    struct nio_parker parker;                  /* beside it: a sender needs both */
     _Atomic uint32_t report;                   /* shutdown asks for the tasks of the stripe */
-    struct nio_parker parker;
     struct nio_local_queue queues[NIO_QUEUE_COUNT];
 };
 
