@@ -110,6 +110,7 @@ step_tsan() {
 step_clang() {
     configure clang
     build clang --target all --target check_headers -- -k 0
+    run_ctest clang 'unit|stress'
 }
 
 # The coroutines run under emulation.  The rest is compiled only: for linking it the libraries would
