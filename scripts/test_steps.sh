@@ -121,11 +121,11 @@ step_aarch64() {
         -Werror -I. -Iruntime/include -Inuma/include -Ialloc/include)
     scripts/cross_coro.sh
     host=$(gcc -print-multiarch)
+    flags+=(-idirafter /usr/include -idirafter "/usr/include/$host")
     echo "compile the library and the tool for aarch64"
     mkdir -p build/aarch64
     for file in $(repo_files 'numa/*.c' 'alloc/*.c' 'runtime/*.c'); do
-        aarch64-linux-gnu-gcc "${flags[@]}" -idirafter /usr/include -idirafter "/usr/include/$host" \
-            -c "$file" -o build/aarch64/last.o || bad=1
+        aarch64-linux-gnu-gcc "${flags[@]}" -c "$file" -o build/aarch64/last.o || bad=1
     done
     return "$bad"
 }
