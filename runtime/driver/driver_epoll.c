@@ -191,6 +191,9 @@ static void offload(struct nio_epoll *epoll, struct numio_op *op)
     if (error == -EAGAIN && epoll->offloaded > 0) {
         op->_reserved = NIO_OP_PLACE_QUEUED;
         nio_op_queue_push(&epoll->unplaced, op);
+    } else if (error && nio_op_opcode(op) == IORING_OP_CLOSE) {
+        /* A descriptor must not stay open because no thread can be had: better a short block. */
+        nio_driver_end(&epoll->base, op, nio_epoll_block(op));
     } else if (error) {
         nio_driver_end(&epoll->base, op, error);
     }

@@ -93,7 +93,7 @@ int64_t numio_op_await(struct numio_op *op)
     task->flags &= (uint8_t)~NIO_TASK_SHIELDED;
     co->op = NULL;
     int32_t result = op->_result;
-    if (NIO_LIKELY(!(task->flags & NIO_TASK_OP_CANCELLED)))
+    if (NIO_LIKELY(!nio_state_is_cancelled(task)) || is_close)
         return result;
     if (result >= 0 && nio_op_makes_fd(op)) {
         (void)close(result); /* came too late for the aborted task */

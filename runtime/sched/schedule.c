@@ -181,6 +181,25 @@ void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum n
     nio_push_tail(worker, task, (enum nio_queue_class)reach_of(task));
 }
 
+void nio_offer_injected(struct nio_node *node, enum nio_reach reach, struct nio_worker *by)
+{
+    struct numio_handle *handle = node->handle;
+    uint32_t state = nio_idle_load(&node->idle);
+    if (nio_idle_searching(state) > 0)
+        return; /* it will come by */
+    if (nio_idle_sleeping(state) > 0) {
+        nio_wake_node(node, by);
+        return;
+    }
+    if (reach != NIO_REACH_ANY || nio_inject_length(&node->inject[reach]) < NIO_FAR_DEPTH)
+        return;
+    for (unsigned i = 0; i < handle->node_count; i++)
+        if (handle->nodes[i] != node && nio_idle_wants_wake(&handle->nodes[i]->idle)) {
+            nio_wake_node(handle->nodes[i], by);
+            return;
+        }
+}
+
 void nio_schedule_home(struct numio_handle *handle, struct nio_task *task)
 {
     if (task->affinity == NUMIO_AFFINITY_WORKER) {
@@ -190,20 +209,7 @@ void nio_schedule_home(struct numio_handle *handle, struct nio_task *task)
     struct nio_node *node = handle->nodes[task->node];
     enum nio_reach reach = reach_of(task);
     nio_inject_push(&node->inject[reach], &task->link, &task->link, 1);
-    uint32_t state = nio_idle_load(&node->idle);
-    if (nio_idle_searching(state) > 0)
-        return;
-    if (nio_idle_sleeping(state) > 0) {
-        nio_wake_node(node, NULL);
-        return;
-    }
-    if (reach != NIO_REACH_ANY || nio_inject_length(&node->inject[reach]) < NIO_FAR_DEPTH)
-        return;
-    for (unsigned i = 0; i < handle->node_count; i++)
-        if (handle->nodes[i] != node && nio_idle_wants_wake(&handle->nodes[i]->idle)) {
-            nio_wake_node(handle->nodes[i], NULL);
-            return;
-        }
+    nio_offer_injected(node, reach, NULL);
 }
 
 void nio_schedule(const struct nio_schedule *self, struct nio_task *task)

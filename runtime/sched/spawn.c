@@ -449,6 +449,6 @@ int numio_spawn_batch_at(const struct numio_site *site, struct numio_handle *han
         placement.affinity == NUMIO_AFFINITY_ANY ? NIO_REACH_ANY : NIO_REACH_NODE;
     (void)reverse(newest); /* the inject queue is oldest first: `oldest` leads now */
     nio_inject_push(&placement.node->inject[reach], oldest, newest, (uint32_t)count);
-    nio_wake_node(placement.node, placement.worker);
+    nio_offer_injected(placement.node, reach, placement.worker);
     return 0;
 }

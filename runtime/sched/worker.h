@@ -191,6 +191,9 @@ void nio_schedule_mailbox(struct nio_worker *worker, struct nio_task *task);
 void nio_offer_quiet_work(struct nio_worker *worker);
 /* Any thread: wakes a sleeper of the node, if nobody searches there. */
 void nio_wake_node(struct nio_node *node, struct nio_worker *by);
+/* Any thread, after a push to a node's inject queue: the same, or another node's if all are busy
+ * there and the queue is deep. */
+void nio_offer_injected(struct nio_node *node, enum nio_reach reach, struct nio_worker *by);
 /* Any thread: unparks one worker. */
 void nio_wake_worker(struct nio_worker *worker, struct nio_worker *by);
 void nio_release(const struct nio_schedule *self, struct nio_task *task);

@@ -161,7 +161,8 @@ NUMIO_EXPORT void numio_waker_wake(struct numio_waker *waker);
 NUMIO_EXPORT void numio_waker_wake_by_ref(const struct numio_waker *waker);
 NUMIO_EXPORT void numio_waker_drop(struct numio_waker *waker);
 
-/* Waits for a task and ends its join handle: *join becomes NULL.
+/* Waits for a task and ends its join handle: *join becomes NULL.  A handle has one holder: two
+ * threads must not use it at the same time, which -EBUSY only mostly notices.
  * Context: a coroutine suspends; a plain thread blocks; inside a future's poll -EDEADLK.
  * Returns: the coroutine's or blocking function's result, 0 for a future; -ECANCELED if the task
  *          was aborted.
