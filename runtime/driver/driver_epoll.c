@@ -17,6 +17,7 @@
  * Cancelling ends a waiting operation at once; one on a pool thread ends when its system call does.
  */
 #include <errno.h>
+#include <liburing.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
