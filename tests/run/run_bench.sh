@@ -42,8 +42,11 @@ import re, sys
 
 listed = open(sys.argv[1], encoding="utf-8").read().split()
 described = set()
-for page in ("SCENARIOS.md", "README.md"):
+for page, part in (("SCENARIOS.md", "# "), ("README.md", "## Scenarios that only")):
     text = open(f"{sys.argv[2]}/{page}", encoding="utf-8").read()
+    text = text[text.index(part):]
+    if part.startswith("## "):
+        text = text[:text.index("\n## ")]
     described |= set(re.findall(r"`([a-z0-9_*]+)`", text))
     for first, rest in re.findall(r"`([a-z0-9_]+)`((?:, `_\w+`)+)", text):
         base = first[:first.rfind("_")]
