@@ -90,6 +90,9 @@ MUTANTS = [
     Mutant("PK3", PARKER_C, "bool nio_parker_unpark(",
            "if (state == NIO_PARKER_DRIVER)", "if (state == NIO_PARKER_DRIVER && !driver)",
            "stress_parker", "native"),
+    Mutant("the mailbox's last look", PARKER_C, "void nio_parker_park_unless(",
+           "(!mailbox || nio_mpsc_is_empty(mailbox))", "(!mailbox || driver)", "stress_mailbox",
+           "native"),
     Mutant("left", "runtime/start.c", "void nio_join_workers(",
            "wait_until(&handle->left, handle->worker_count);", "", "stress_shutdown", "tsan"),
 ]
