@@ -154,17 +154,16 @@ static int build_worker(struct numio_handle *handle, unsigned index, uint64_t *s
     worker->inject_countdown = worker->inject_interval;
     worker->driver_countdown = worker->driver_interval;
     worker->flush_countdown = NIO_FLUSH_INTERVAL;
-    worker->is_lifo_enabled = true;
     worker->here = &worker->loop;
     worker->suspect = UINT32_MAX;
     nio_rng_init(&worker->rng, seed);
     nio_slab_outbox_init(&worker->outbox);
     nio_stack_pool_init(&worker->stack_pool, node->stacks);
-    atomic_init(&worker->lifo, NULL);
+    nio_lifo_init(&worker->lifo);
     nio_mpsc_init(&worker->mailbox);
     nio_parker_init(&worker->parker);
-    for (unsigned class = 0; class < NIO_QUEUE_COUNT; class ++)
-        nio_local_queue_init(&worker->queues[class]);
+    for (unsigned which = 0; which < NIO_QUEUE_COUNT; which++)
+        nio_local_queue_init(&worker->queues[which]);
     return nio_stripe_init(&worker->stripe, node->arena, index);
 }
 

@@ -212,7 +212,7 @@ static enum numio_poll poll_nest(void *arg, struct numio_context *cx)
     struct numio_join *join = NULL;
     int64_t result;
     if (nest->budget)
-        worker->budget = nest->budget;
+        worker->budget.left = nest->budget;
     if (nest->depth > 0) {
         struct nest inner = { .depth = nest->depth - 1 };
         struct numio_future future = { .poll = poll_nest, .state = &inner, .size = sizeof inner };
@@ -221,7 +221,7 @@ static enum numio_poll poll_nest(void *arg, struct numio_context *cx)
         numio_join_detach(&join);
     }
     if (nest->ret_budget)
-        *nest->ret_budget = worker->budget;
+        *nest->ret_budget = worker->budget.left;
     return NUMIO_READY;
 }
 

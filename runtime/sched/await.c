@@ -33,8 +33,8 @@ struct nio_co *nio_co_current(void)
 void nio_co_charge(struct nio_co *co)
 {
     struct nio_worker *worker = nio_worker_current();
-    if (NIO_LIKELY(worker->budget > 1)) {
-        worker->budget--;
+    if (NIO_LIKELY(!nio_budget_is_spent(&worker->budget))) {
+        nio_budget_spend(&worker->budget);
         return;
     }
     co->task.flags |= NIO_TASK_YIELDED;

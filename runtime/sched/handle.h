@@ -49,9 +49,7 @@ enum nio_phase {
 
 enum {
     NIO_REASONS_MAX = 64,
-    NIO_LIFO_POLLS_MAX = 3,    /* polls in a row from the LIFO slot while others wait (Tokio's) */
     NIO_OLDEST_INTERVAL = 64,  /* pops of new tasks of which one takes the oldest */
-    NIO_BUDGET = 128,          /* Tokio's coop budget: awaits per poll without suspending */
     NIO_INLINE_DEPTH_MAX = 32, /* joined tasks run inside of each other to this depth */
     NIO_INJECT_INTERVAL = 61,  /* ticks; Go's and Tokio's prime */
 #ifdef NIO_TINY

@@ -208,7 +208,7 @@ enum numio_poll numio_join_poll(struct numio_join **join, struct numio_context *
         return NUMIO_READY;
     }
     struct nio_worker *worker = nio_worker_current();
-    if (worker && worker->budget <= 1) {
+    if (worker && nio_budget_is_spent(&worker->budget)) {
         /* The coop budget is used up: comes back after the others had a turn. */
         cx->_task->flags |= NIO_TASK_YIELDED;
         return NUMIO_PENDING;
@@ -217,8 +217,8 @@ enum numio_poll numio_join_poll(struct numio_join **join, struct numio_context *
         nio_run_joined(worker, task);
     if (register_poller(task, cx->_task))
         return NUMIO_PENDING;
-    if (worker && worker->budget > 0) /* a task that was run inside may have used up the last */
-        worker->budget--;
+    if (worker)
+        nio_budget_spend(&worker->budget);
     *ret_result = take_result(join, ret_output, output_size);
     return NUMIO_READY;
 }

@@ -293,11 +293,11 @@ void nio_run_joined(struct nio_worker *worker, struct nio_task *task)
     if (task->kind == NIO_TASK_FUTURE && joiner->kind != NIO_TASK_FUTURE)
         return;
     /* Spends the joiner's budget, so that the loop comes around as often as without this. */
-    if (worker->inline_depth >= NIO_INLINE_DEPTH_MAX || worker->budget <= 1)
+    if (worker->inline_depth >= NIO_INLINE_DEPTH_MAX || nio_budget_is_spent(&worker->budget))
         return;
-    if (!nio_take_lifo(worker, task))
-        return;
-    worker->budget--;
+    if (nio_lifo_peek(&worker->lifo) != task || !nio_lifo_pop(&worker->lifo, worker->has_peers))
+        return; /* a thief may have been faster */
+    nio_budget_spend(&worker->budget);
     worker->inline_depth++;
     poll_task(worker, task);
     worker->inline_depth--;
@@ -315,7 +315,7 @@ static NIO_ALWAYS_INLINE bool step(struct nio_worker *worker, bool may_block)
     if (NIO_LIKELY(task != NULL)) {
         if (NIO_UNLIKELY(worker->is_searching || worker->idle_since_ns != 0))
             nio_end_idle(worker);
-        worker->budget = NIO_BUDGET;
+        nio_budget_fill(&worker->budget);
         poll_task(worker, task);
         nio_maintain(worker);
     }

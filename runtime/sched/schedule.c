@@ -73,7 +73,7 @@ void nio_wake_node(struct nio_node *node, struct nio_worker *by)
 
 /* Something stealable of `reach` was pushed to `queue`, seq_cst. */
 static void offer(struct nio_worker *worker, const struct nio_local_queue *queue,
-                  enum nio_queue_class class)
+                  enum nio_queue_class which)
 {
     struct nio_node *home = worker->node;
     struct numio_handle *handle = worker->handle;
@@ -84,7 +84,7 @@ static void offer(struct nio_worker *worker, const struct nio_local_queue *queue
         nio_wake_node(home, worker);
         return;
     }
-    if (handle->node_count == 1 || class == NIO_QUEUE_NODE ||
+    if (handle->node_count == 1 || which == NIO_QUEUE_NODE ||
         nio_local_queue_length(queue) < NIO_FAR_DEPTH)
         return;
     /* Everybody at home is busy and the queue is deep: the nearest node with a sleeper helps. */
@@ -99,9 +99,9 @@ static void offer(struct nio_worker *worker, const struct nio_local_queue *queue
 }
 
 NIO_NOINLINE void nio_push_tail(struct nio_worker *worker, struct nio_task *task,
-                                enum nio_queue_class class)
+                                enum nio_queue_class which)
 {
-    struct nio_local_queue *queue = &worker->queues[class];
+    struct nio_local_queue *queue = &worker->queues[which];
     bool is_announced = worker->has_peers && !worker->is_batching;
     if (NIO_UNLIKELY(!nio_local_queue_push(queue, task, is_announced))) {
         struct nio_mpsc_node *first = &task->link;
@@ -111,20 +111,20 @@ NIO_NOINLINE void nio_push_tail(struct nio_worker *worker, struct nio_task *task
             last->next = &task->link; /* the new one goes behind those that waited longer */
             last = &task->link;
         }
-        enum nio_reach reach = class == NIO_QUEUE_NODE ? NIO_REACH_NODE : NIO_REACH_ANY;
+        enum nio_reach reach = which == NIO_QUEUE_NODE ? NIO_REACH_NODE : NIO_REACH_ANY;
         nio_inject_push(&worker->node->overflow[reach], first, last, count + 1);
         nio_count(&worker->counters.overflowed, count + 1);
     }
     if (is_announced)
-        offer(worker, queue, class);
+        offer(worker, queue, which);
     else
         worker->has_quiet_work = true;
 }
 
-/* Whether tasks of that class may have overflowed. */
-static bool has_overflow(const struct nio_node *node, unsigned class)
+/* Whether tasks of that which may have overflowed. */
+static bool has_overflow(const struct nio_node *node, unsigned which)
 {
-    enum nio_reach reach = class == NIO_QUEUE_NODE ? NIO_REACH_NODE : NIO_REACH_ANY;
+    enum nio_reach reach = which == NIO_QUEUE_NODE ? NIO_REACH_NODE : NIO_REACH_ANY;
     return nio_inject_length(&node->overflow[reach]) > 0;
 }
 
@@ -135,16 +135,16 @@ void nio_offer_quiet_work(struct nio_worker *worker)
     worker->has_quiet_work = false;
     if (!worker->has_peers)
         return;
-    for (unsigned class = 0; class < NIO_QUEUE_COUNT; class ++) {
-        struct nio_local_queue *queue = &worker->queues[class];
+    for (unsigned which = 0; which < NIO_QUEUE_COUNT; which++) {
+        struct nio_local_queue *queue = &worker->queues[which];
         uint32_t length = nio_local_queue_length(queue);
-        if (length == 0 && !has_overflow(worker->node, class))
+        if (length == 0 && !has_overflow(worker->node, which))
             continue;
         /* The quiet pushes were releases only; this RMW on the tail's own word orders them before
          * the load of the idle state.  [LQ5] seq_cst, pairs with [LQ5] in
          * nio_local_queue_length(). */
         (void)atomic_fetch_add_explicit(&queue->tail, 0, memory_order_seq_cst);
-        offer(worker, queue, (enum nio_queue_class) class);
+        offer(worker, queue, (enum nio_queue_class)which);
     }
 }
 
@@ -173,8 +173,8 @@ void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum n
             return;
         }
     }
-    if (place == NIO_PLACE_LIFO && worker->is_lifo_enabled && !worker->is_batching) {
-        task = nio_swap_lifo(worker, task);
+    if (place == NIO_PLACE_LIFO && worker->lifo.is_open && !worker->is_batching) {
+        task = nio_lifo_swap(&worker->lifo, task, worker->has_peers);
         if (!task)
             return;
     }

@@ -54,8 +54,8 @@ static struct nio_task *take_injected(struct nio_worker *worker, struct nio_node
 static struct nio_task *take_overflow(struct nio_worker *worker, struct nio_node *node,
                                       enum nio_reach reach, uint32_t max)
 {
-    enum nio_queue_class class = reach == NIO_REACH_ANY ? NIO_QUEUE_NEW : NIO_QUEUE_NODE;
-    return take_batch(worker, &node->overflow[reach], &worker->queues[class], max);
+    enum nio_queue_class which = reach == NIO_REACH_ANY ? NIO_QUEUE_NEW : NIO_QUEUE_NODE;
+    return take_batch(worker, &node->overflow[reach], &worker->queues[which], max);
 }
 
 struct nio_task *nio_take_injected(struct nio_worker *worker)
@@ -162,12 +162,6 @@ static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
     return NULL;
 }
 
-static bool has_lifo(const struct nio_worker *worker)
-{
-    /* relaxed: a look before the exchange */
-    return atomic_load_explicit(&worker->lifo, memory_order_relaxed) != NULL;
-}
-
 /* The LIFO slot of a sibling that does not come around to it.  One suspect at a time is watched
  * until it has polled something else or is robbed, then the next one that has a task there: so a
  * stuck worker is found however many others are just busy. */
@@ -176,12 +170,11 @@ static struct nio_task *steal_stuck_lifo(struct nio_worker *worker, uint64_t now
     struct nio_node *node = worker->node;
     if (worker->suspect < node->worker_count) {
         struct nio_worker *victim = node->workers[worker->suspect];
-        if (has_lifo(victim) && nio_counter(&victim->counters.polls) == worker->suspect_polls) {
+        if (nio_lifo_peek(&victim->lifo) &&
+            nio_counter(&victim->counters.polls) == worker->suspect_polls) {
             if (now_ns - worker->suspect_since_ns < NIO_STUCK_NS)
                 return NULL;
-            /* [LS2] acquire: sees the task.  Pairs with [LS1]. */
-            struct nio_task *task =
-                atomic_exchange_explicit(&victim->lifo, NULL, memory_order_acquire);
+            struct nio_task *task = nio_lifo_take(&victim->lifo);
             if (task) {
                 nio_count(&worker->counters.stolen_near, 1);
                 return task;
@@ -190,7 +183,7 @@ static struct nio_task *steal_stuck_lifo(struct nio_worker *worker, uint64_t now
     }
     for (unsigned i = 1; i <= node->worker_count; i++) {
         struct nio_worker *next = node->workers[(worker->suspect + i) % node->worker_count];
-        if (next == worker || !has_lifo(next))
+        if (next == worker || !nio_lifo_peek(&next->lifo))
             continue;
         worker->suspect = next->index_in_node;
         worker->suspect_polls = nio_counter(&next->counters.polls);
@@ -248,8 +241,8 @@ bool nio_sees_work(struct nio_worker *worker)
             nio_inject_length(&node->overflow[reach]) > 0)
             return true;
     for (unsigned i = 0; i < node->worker_count; i++)
-        for (unsigned class = 0; class < NIO_QUEUE_COUNT; class ++)
-            if (nio_local_queue_length(&node->workers[i]->queues[class]) > 0)
+        for (unsigned which = 0; which < NIO_QUEUE_COUNT; which++)
+            if (nio_local_queue_length(&node->workers[i]->queues[which]) > 0)
                 return true;
     if (worker->handle->node_count == 1)
         return false;

@@ -10,7 +10,9 @@
 #include "runtime/base/rng.h"
 #include "runtime/coro/coro.h"
 #include "runtime/coro/overflow.h"
+#include "runtime/sched/budget.h"
 #include "runtime/sched/handle.h"
+#include "runtime/sched/lifo.h"
 #include "runtime/sched/parker.h"
 
 /* Counters: the owner writes, anybody reads a value a moment old. */
@@ -71,7 +73,7 @@ struct nio_worker {
     /* owner only */
     NIO_CACHE_ALIGNED struct nio_task *_Atomic current; /* runs now, NULL in the loop; others
                                                            read it for reports only */
-    uint32_t budget;
+    struct nio_budget budget;
     uint32_t inject_interval;  /* ticks; constant unless tuned */
     bool is_overflow_first;    /* at the next look, in turns */
     uint64_t inject_looked_ns; /* tuned: when they were last looked at, 0: there was a pause */
@@ -79,10 +81,8 @@ struct nio_worker {
     uint32_t driver_countdown; /* ticks until the ring is reaped in any case */
     uint32_t flush_countdown;  /* ticks until submissions are published in any case */
     uint8_t turn;              /* which class of work goes first, so that none starves another */
-    uint8_t lifo_polls;
-    uint8_t turn_pops;   /* taken in this turn */
-    uint8_t newest_pops; /* in a row, since the oldest of the new tasks was taken */
-    bool is_lifo_enabled;
+    uint8_t turn_pops;         /* taken in this turn */
+    uint8_t newest_pops;       /* in a row, since the oldest of the new tasks was taken */
     bool is_searching;
     bool is_batching;    /* reaping or closing: queue quietly, offer once at the end */
     bool has_quiet_work; /* something was queued quietly */
@@ -103,7 +103,7 @@ struct nio_worker {
     struct nio_overflow_thread overflow;
     struct nio_worker_counters counters;
     /* any worker */
-    NIO_CACHE_ALIGNED struct nio_task *_Atomic lifo;
+    struct nio_lifo lifo;
     NIO_CACHE_ALIGNED struct nio_mpsc mailbox; /* tasks that only this worker may run */
     struct nio_parker parker;                  /* beside it: a sender needs both */
     _Atomic uint32_t report;                   /* shutdown asks for the tasks of the stripe */
@@ -146,34 +146,20 @@ void nio_run_joined(struct nio_worker *worker, struct nio_task *task);
 enum nio_place { NIO_PLACE_LIFO, NIO_PLACE_TAIL };
 /* Owner: queues a notified task here, or where its affinity wants it. */
 void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum nio_place place);
-/* Puts a task into the LIFO slot; returns the one that stood there. */
-static inline struct nio_task *nio_swap_lifo(struct nio_worker *worker, struct nio_task *task)
-{
-    if (worker->has_peers)
-        /* [LS1] acq_rel: publishes the task to the thief of a stuck slot, and takes over the one
-         * that stood there.  Pairs with [LS2]. */
-        return atomic_exchange_explicit(&worker->lifo, task, memory_order_acq_rel);
-    /* relaxed: without peers nobody else looks at the slot */
-    struct nio_task *before = atomic_load_explicit(&worker->lifo, memory_order_relaxed);
-    /* relaxed: as above */
-    atomic_store_explicit(&worker->lifo, task, memory_order_relaxed);
-    return before;
-}
-
 /* Owner: queues a notified task at the tail of a local queue, which must fit its affinity. */
-void nio_push_tail(struct nio_worker *worker, struct nio_task *task, enum nio_queue_class class);
+void nio_push_tail(struct nio_worker *worker, struct nio_task *task, enum nio_queue_class which);
 /* The same, the short way where nobody is to be told. */
 static inline void nio_push_short(struct nio_worker *worker, struct nio_task *task,
-                                  enum nio_queue_class class)
+                                  enum nio_queue_class which)
 {
-    if (worker->has_peers || !nio_local_queue_push(&worker->queues[class], task, false))
-        nio_push_tail(worker, task, class);
+    if (worker->has_peers || !nio_local_queue_push(&worker->queues[which], task, false))
+        nio_push_tail(worker, task, which);
 }
 /* Owner: queues a new task of affinity "any" where it is run soonest. */
 static inline void nio_schedule_new(struct nio_worker *worker, struct nio_task *task)
 {
-    if (NIO_LIKELY(worker->is_lifo_enabled && !worker->is_batching)) {
-        task = nio_swap_lifo(worker, task);
+    if (NIO_LIKELY(worker->lifo.is_open && !worker->is_batching)) {
+        task = nio_lifo_swap(&worker->lifo, task, worker->has_peers);
         if (!task)
             return;
     }
@@ -201,16 +187,35 @@ void nio_release(const struct nio_schedule *self, struct nio_task *task);
 /* sched/worker.c, the loop's parts; the owner only. */
 /* The next task to run, NULL if there is none at home. */
 struct nio_task *nio_next_task(struct nio_worker *worker);
+/* Moves what others have sent to the private queue.  True if there was something. */
+bool nio_take_mail(struct nio_worker *worker);
+/* The oldest of the private queue, NULL if there is none. */
+struct nio_task *nio_pop_private(struct nio_worker *worker);
+/* Publishes the submissions. */
+void nio_flush_own(struct nio_worker *worker);
+/* Reaps the own ring; the woken tasks are in the queues, and offered.  Returns how many ended. */
+unsigned nio_reap_own(struct nio_worker *worker);
+/* The order of what comes next must not depend on how long the worker was idle. */
+void nio_restart_turns(struct nio_worker *worker);
 /* What is due every few ticks while there is always something to run. */
 void nio_maintain(struct nio_worker *worker);
+
+/* sched/spin.c; the owner only. */
+/* Whether spinning is allowed, and has paid lately. */
+bool nio_wants_spin(const struct nio_worker *worker);
+/* Looks around until something turns up, NULL when spinning has cost as much as a sleep would. */
+struct nio_task *nio_spin(struct nio_worker *worker);
+/* One look, at what can only come to this worker or its node; and one around. */
+struct nio_task *nio_look_home(struct nio_worker *worker);
+struct nio_task *nio_look(struct nio_worker *worker);
+
+/* sched/sleep.c; the owner only. */
 /* Nothing to run at home.  Returns what it found elsewhere, or sleeps and returns NULL. */
 struct nio_task *nio_idle(struct nio_worker *worker, bool may_block);
 /* Work was found after a pause or a search. */
 void nio_end_idle(struct nio_worker *worker);
 /* Owner: the next task of the LIFO slot, the private and the local queues. */
 struct nio_task *nio_next_local(struct nio_worker *worker);
-/* Owner: takes `task` out of the LIFO slot.  False: it does not stand there. */
-bool nio_take_lifo(struct nio_worker *worker, const struct nio_task *task);
 
 /* sched/steal.c */
 /* Owner: the oldest task of the node's inject queues, with a batch behind it. */

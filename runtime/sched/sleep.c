@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* An idle worker's way into sleep: publish, look, spin, announce the sleep, look at everything once
+ * more, park.  The protocol that loses no wake stands in idle.h, the sleep itself in parker.h.
+ *
+ * The watcher: one sleeper of a node with busy workers wakes every NIO_WATCH_NS and looks around,
+ * for what a worker in a long poll keeps to itself: its LIFO slot and its ring.
+ */
+#include "runtime/base/clock.h"
+#include "runtime/sched/worker.h"
+
+enum { TRIM_INTERVAL = 64 };
+
+static void call_thread_hook(struct nio_worker *worker, void (*hook)(unsigned, void *))
+{
+    if (NIO_UNLIKELY(hook != NULL))
+        hook(worker->index, worker->handle->config.hooks.arg);
+}
+
+/* True while some sibling is awake, that is, may be stuck with work that others could do. */
+static bool has_busy_sibling(const struct nio_node *node)
+{
+    uint32_t state = nio_idle_load(&node->idle);
+    return nio_idle_sleeping(state) < node->worker_count;
+}
+
+/* Whether the end of the runtime wants something of this worker.  A wake for it may have been
+ * consumed while spinning, so this is asked again before every park. */
+static bool is_called(struct nio_worker *worker)
+{
+    enum nio_phase phase = nio_phase(worker->handle);
+    if (NIO_LIKELY(phase == NIO_PHASE_RUNNING))
+        return false;
+    /* [CR1] acquire: pairs with [CR2] */
+    return phase == NIO_PHASE_ENDED || !worker->stripe.is_closed ||
+           atomic_load_explicit(&worker->report, memory_order_acquire) != 0;
+}
+
+/* Gives the memory of stacks that have not been wanted for long back to the kernel: now and then,
+ * since it takes the depot's lock. */
+static void trim_stacks(struct nio_worker *worker)
+{
+    if (nio_counter(&worker->counters.parks) % TRIM_INTERVAL == 0)
+        (void)nio_stack_depot_trim(worker->node->stacks, nio_now_ns()); /* a figure only */
+}
+
+/* Sleeps until woken.  The announcement, the last look, and only then the park: idle.h. */
+static void sleep_until_woken(struct nio_worker *worker)
+{
+    struct nio_node *node = worker->node;
+    nio_slab_outbox_flush(&worker->outbox);
+    bool was_searching = worker->is_searching;
+    nio_idle_sleep(&node->idle, worker->index_in_node, was_searching);
+    bool has_parked = false;
+    if (!nio_sees_work(worker) && !is_called(worker) &&
+        !nio_driver_has_completions(worker->driver)) {
+        /* One sleeper of a node with busy workers looks around now and then, for what a worker in
+         * a long poll keeps to itself: its LIFO slot and its ring. */
+        uint32_t nobody = 0;
+        /* relaxed: an election, publishes nothing */
+        bool is_watcher =
+            node->worker_count > 1 && has_busy_sibling(node) &&
+            atomic_compare_exchange_strong_explicit(&node->watcher, &nobody, 1,
+                                                    memory_order_relaxed, memory_order_relaxed);
+        call_thread_hook(worker, worker->handle->config.hooks.on_thread_park);
+        trim_stacks(worker);
+        nio_count(&worker->counters.parks, 1);
+        nio_parker_park_unless(&worker->parker, worker->driver, is_watcher ? NIO_WATCH_NS : -1,
+                               &worker->mailbox);
+        call_thread_hook(worker, worker->handle->config.hooks.on_thread_unpark);
+        if (is_watcher)
+            /* relaxed: as above */
+            atomic_store_explicit(&node->watcher, 0, memory_order_relaxed);
+        has_parked = true;
+    }
+    /* Pushers left their work to a searcher that has not parked since: it goes on being one.
+     * Whoever took a sleeper counts on the same. */
+    worker->is_searching =
+        nio_idle_leave(&node->idle, worker->index_in_node, was_searching && !has_parked);
+}
+
+/* Nothing to run at home.  Returns what it found, or sleeps and returns NULL. */
+struct nio_task *nio_idle(struct nio_worker *worker, bool may_block)
+{
+    nio_flush_own(worker);
+    nio_restart_turns(worker);
+    /* Without work in sight the search, which others would have to respect, can wait a few looks;
+     * but not for ever. */
+    bool spins = may_block && nio_wants_spin(worker);
+    bool can_wait = spins && !worker->is_searching && !nio_sees_work(worker);
+    struct nio_task *task = can_wait ? nio_look_home(worker) : nio_look(worker);
+    if (task || !may_block)
+        return task;
+    if (NIO_UNLIKELY(nio_phase(worker->handle) != NIO_PHASE_RUNNING)) {
+        nio_worker_close(worker);
+        nio_end_check(worker->handle);
+        if (nio_phase(worker->handle) == NIO_PHASE_ENDED) {
+            worker->is_leaving = true;
+            return NULL;
+        }
+        if ((task = nio_next_local(worker)))
+            return task;
+    }
+    if (spins && (task = nio_spin(worker)))
+        return task;
+    if (worker->idle_since_ns == 0)
+        worker->idle_since_ns = nio_now_ns();
+    sleep_until_woken(worker);
+    return NULL;
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/* What a worker without work does before it sleeps: it looks around for as long as that has paid
+ * lately.
+ *
+ * Spinning pays if work comes sooner than a sleep and wake would take.  The balanced policy keeps a
+ * weighted average of how long the worker was idle and spins only while that is below spin_ns, and
+ * for spin_ns at most: the ski-rental argument (Karlin et al., "Competitive snoopy caching", 1988).
+ * The policy spin never stops, park never starts.  A worker never spins while its SQ thread needs
+ * the core, nor when a CPU carries two of the plan's threads.
+ *
+ * The first looks are at home only, and cost loads: an answer from another worker often comes
+ * sooner than a search would take.  Then every few looks one is a search, as one of the node's
+ * searchers (idle.h), and the clock is read.
+ */
+#include "runtime/base/clock.h"
+#include "runtime/sched/worker.h"
+
+enum {
+    SPIN_HOME_LOOKS = 16,     /* before the first search */
+    SPIN_SEARCH_INTERVAL = 4, /* one look of so many is a search */
+    SPIN_CLOCK_INTERVAL = 64,
+    IDLE_AVERAGE_WEIGHT = 8
+};
+
+/* Work was found: ends the search, and wakes the next searcher if this was the last one. */
+static void end_search(struct nio_worker *worker)
+{
+    worker->is_searching = false;
+    if (nio_idle_end_search(&worker->node->idle) && worker->has_peers)
+        nio_wake_node(worker->node, worker);
+}
+
+static void end_pause(struct nio_worker *worker)
+{
+    int64_t idle_ns = (int64_t)(nio_now_ns() - worker->idle_since_ns);
+    int64_t cap_ns = 8 * (int64_t)worker->handle->config.spin_ns;
+    if (idle_ns > cap_ns)
+        idle_ns = cap_ns; /* one long pause must not outweigh many short ones */
+    worker->idle_average_ns += (idle_ns - worker->idle_average_ns) / IDLE_AVERAGE_WEIGHT;
+    worker->idle_since_ns = 0;
+    worker->driver_countdown = worker->driver_interval; /* it has just been looked at */
+    worker->flush_countdown = NIO_FLUSH_INTERVAL;
+}
+
+void nio_end_idle(struct nio_worker *worker)
+{
+    if (worker->idle_since_ns != 0)
+        end_pause(worker);
+    if (worker->is_searching)
+        end_search(worker);
+}
+
+static bool may_spin(const struct nio_worker *worker)
+{
+    if (!worker->can_spin || worker->handle->config.idle == NUMIO_IDLE_PARK)
+        return false;
+    if (worker->handle->sq_shares_core && nio_driver_in_flight(worker->driver) > 0)
+        return false; /* the SQ thread needs the core to finish them */
+    return true;
+}
+
+/* Whether spinning is allowed, and has paid lately. */
+bool nio_wants_spin(const struct nio_worker *worker)
+{
+    const struct numio_config *config = &worker->handle->config;
+    return may_spin(worker) &&
+           (config->idle == NUMIO_IDLE_SPIN || worker->idle_average_ns <= (int64_t)config->spin_ns);
+}
+
+/* A look at what only this worker or its node can be sent; loads, where there is nothing. */
+struct nio_task *nio_look_home(struct nio_worker *worker)
+{
+    struct nio_task *task;
+    if (nio_take_mail(worker))
+        return nio_pop_private(worker);
+    if (nio_reap_own(worker) > 0 && (task = nio_next_local(worker)))
+        return task;
+    task = nio_take_injected(worker);
+    return task ? task : nio_take_overflow(worker, NIO_OVERFLOW_BATCH);
+}
+
+/* A look around, as one of the node's searchers if there is room for another. */
+struct nio_task *nio_look(struct nio_worker *worker)
+{
+    struct nio_task *task = nio_look_home(worker);
+    if (task)
+        return task;
+    if (!worker->is_searching && worker->has_peers)
+        worker->is_searching = nio_idle_begin_search(&worker->node->idle);
+    /* also a single worker that a pusher has taken from its sleep */
+    return worker->is_searching ? nio_steal(worker) : NULL;
+}
+
+/* Looks until something turns up or spinning has cost as much as a sleep would.  The first looks
+ * are at home only: an answer from another worker often comes sooner than a search would take. */
+struct nio_task *nio_spin(struct nio_worker *worker)
+{
+    if (!may_spin(worker))
+        return NULL;
+    bool is_endless = worker->handle->config.idle == NUMIO_IDLE_SPIN;
+    uint64_t limit_ns = worker->handle->config.spin_ns;
+    if (!is_endless && worker->idle_average_ns > (int64_t)limit_ns)
+        return NULL;             /* it has not paid lately */
+    for (uint32_t i = 1;; i++) { /* bounded by limit_ns, or by the end of the runtime */
+        bool is_wide = i > SPIN_HOME_LOOKS && i % SPIN_SEARCH_INTERVAL == 0;
+        struct nio_task *task = is_wide ? nio_look(worker) : nio_look_home(worker);
+        if (task) {
+            nio_count(&worker->counters.spin_wins, 1);
+            return task;
+        }
+        if (nio_parker_consume(&worker->parker))
+            continue; /* whatever it was for, the next looks see it */
+        if (i % SPIN_CLOCK_INTERVAL == 0) {
+            if (nio_phase(worker->handle) != NIO_PHASE_RUNNING || !may_spin(worker))
+                return NULL;
+            if (worker->idle_since_ns == 0)
+                worker->idle_since_ns = nio_now_ns();
+            else if (!is_endless && nio_now_ns() - worker->idle_since_ns >= limit_ns)
+                return NULL;
+        }
+        nio_cpu_relax();
+    }
+}
