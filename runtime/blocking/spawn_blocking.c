@@ -25,17 +25,18 @@ static void run_blocking_task(struct nio_blocking_job *job, bool is_cancelled)
     struct numio_task_meta meta = nio_task_meta(task);
     bool is_aborted = (nio_state_start(task) & NIO_STATE_CANCELLED) != 0;
     struct numio_handle *before = numio_handle_enter(handle);
-    if (is_cancelled || is_aborted) {
+    bool has_run = !is_cancelled && !is_aborted;
+    if (!has_run) {
         task->with.result = -ECANCELED;
     } else {
         if (hooks->before_poll)
             hooks->before_poll(&meta, hooks->arg);
         task->with.result = task->entry.run(task->with.arg);
-        if (hooks->after_poll)
-            hooks->after_poll(&meta, hooks->arg);
     }
     if (hooks->on_task_terminate)
         hooks->on_task_terminate(&meta, hooks->arg);
+    if (hooks->after_poll && has_run)
+        hooks->after_poll(&meta, hooks->arg);
     (void)numio_handle_enter(before); /* the pool thread's own, NULL */
     uintptr_t waker;
     bool is_last = nio_state_complete(task, &waker);

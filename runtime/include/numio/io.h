@@ -6,6 +6,10 @@
  * descriptor, or a negative errno value.  Short reads and writes happen as in the system calls;
  * the _all forms go on until everything is done, the end of the file, or an error.
  *
+ * A descriptor that is closed while a call waits on it does not end the call everywhere: io_uring
+ * holds the file until the operation ends (numio_shutdown() ends those of sockets), the epoll
+ * profile ends the call with -EBADF.  Opening a FIFO does not wait for the other end.
+ *
  * In an aborted task every call but numio_close() returns -ECANCELED at once, and a call that was
  * waiting returns once nothing of it is in flight any more: what an accept or an open still
  * brought is closed.  Outside a coroutine every call returns -EINVAL.

@@ -110,6 +110,9 @@ numio_spawn_batch_at(const struct numio_site *site, struct numio_handle *handle,
                      const struct numio_spawn_opts *opts, struct numio_join **ret_joins);
 
 /* Spawns a coroutine that runs fn(arg) on a stack of its own; its result goes to the joiner.
+ * It may go on on another thread after each suspension: errno, other thread-locals and the
+ * floating-point modes (rounding, FTZ) are the thread's and do not go with it.  The stack is taken
+ * when it first runs; if there is none left then, its result is -ENOMEM.
  * Owns:    `arg` must live as long as the coroutine uses it.   Else as numio_spawn(). */
 #define numio_spawn_co(handle, fn, arg, opts, ret_join)                                            \
     numio_spawn_co_at(NUMIO_SITE, handle, fn, arg, opts, ret_join)
