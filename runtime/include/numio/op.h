@@ -33,13 +33,13 @@ struct numio_op {
     uint64_t _sqe[8];       /* the request as an SQE; constant once started */
     struct nio_task *_task; /* who is woken; constant once started */
     void *_driver;          /* the ring it went to; constant once started */
-    struct numio_op *_next; /* task's list of started operations, or the credit queue */
+    struct numio_op *_next; /* the future's list of started operations */
     struct numio_op *_prev;
-    int64_t _time[2]; /* storage for a timeout's timespec */
-    int32_t _result;  /* written by the reaper before _state */
-    uint32_t _state;  /* enum nio_op_state, atomic */
-    uint32_t _flags;  /* owner of the operation */
-    uint32_t _reserved;
+    int64_t _time[2];   /* storage for a timeout's timespec */
+    int32_t _result;    /* written by the reaper before _state */
+    uint32_t _state;    /* enum nio_op_state, atomic */
+    uint32_t _flags;    /* owner of the operation */
+    uint32_t _reserved; /* where the driver has it */
 };
 
 /* Every field, so that compilers that warn of missing ones have nothing to say. */
