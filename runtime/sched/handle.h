@@ -63,6 +63,7 @@ enum {
     NIO_DRIVER_INTERVAL = 61, /* busy ticks between reaps */
     NIO_FLUSH_INTERVAL = 16,  /* busy ticks that a submission waits at most */
     NIO_REAP_MAX = 128,       /* completions per reap: below the local queue's capacity */
+    NIO_REAP_MIN = 8,         /* ... and so many also when the queue is full */
     NIO_FAR_DEPTH = 8,        /* a queue this deep may lose tasks to another node */
     NIO_FAR_IDLE_NS = 20000,  /* a thief this long idle may take from another node at once */
     NIO_WATCH_NS = 1000000,   /* how long a stuck worker's LIFO slot or completions can wait */

@@ -177,13 +177,27 @@ void nio_flush_own(struct nio_worker *worker)
         nio_driver_flush(worker->driver);
 }
 
+/* How many tasks may be woken without any being displaced into the overflow queue.  There they
+ * would wait behind all that the ring brings next; the ring keeps its completions in order.  A few
+ * are taken in any case: a queue that is always full must not keep the ring waiting. */
+static unsigned reap_max(const struct nio_worker *worker)
+{
+    unsigned max = NIO_REAP_MAX;
+    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++) {
+        unsigned room = nio_local_queue_room(&worker->queues[reach]);
+        if (room < max)
+            max = room;
+    }
+    return max > NIO_REAP_MIN ? max : NIO_REAP_MIN;
+}
+
 /* Reaps the own ring; the woken tasks are queued quietly and offered at the end. */
 unsigned nio_reap_own(struct nio_worker *worker)
 {
     if (!nio_driver_has_completions(worker->driver))
         return 0;
     worker->is_batching = true;
-    unsigned reaped = nio_driver_reap(worker->driver, NIO_REAP_MAX);
+    unsigned reaped = nio_driver_reap(worker->driver, reap_max(worker));
     worker->is_batching = false;
     nio_offer_quiet_work(worker);
     return reaped;
