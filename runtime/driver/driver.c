@@ -141,6 +141,11 @@ bool nio_driver_needs_flush(const struct nio_driver *driver)
     return driver->flush_wanted;
 }
 
+bool nio_driver_is_eager(const struct nio_driver *driver)
+{
+    return driver->flush_wanted && driver->is_eager;
+}
+
 bool nio_driver_has_local(const struct nio_driver *driver)
 {
     if (driver->ended.head)

@@ -86,6 +86,10 @@ void nio_driver_cancel(struct nio_driver *driver, struct numio_op *op);
 void nio_driver_flush(struct nio_driver *driver);
 /* Owner: true when flush has something to do.  One load. */
 bool nio_driver_needs_flush(const struct nio_driver *driver);
+/* Owner: true when a flush before the owner looks for other work is likely to bring completions, or
+ * costs no system call.  False: what was submitted will wait, and may as well be flushed by a
+ * park. */
+bool nio_driver_is_eager(const struct nio_driver *driver);
 /* Any worker: true when a reap would find something, as far as memory tells without a system
  * call.  Cheap enough for a spin loop. */
 bool nio_driver_has_completions(const struct nio_driver *driver);

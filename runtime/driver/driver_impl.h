@@ -52,6 +52,7 @@ struct nio_driver {
     NIO_CACHE_ALIGNED struct nio_op_queue ended;
     _Atomic bool has_ended;
     bool flush_wanted;
+    bool is_eager; /* something that is to be flushed should not wait for a park */
     struct nio_timers timers;
     struct nio_driver_tally by_owner;
 

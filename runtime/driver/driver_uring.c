@@ -66,12 +66,26 @@ static unsigned free_credits(const struct nio_uring *uring)
     return uring->credits - (unsigned)(uring->submitted - completed);
 }
 
+/* Operations that wait for somebody else as a rule; all others usually end while the kernel takes
+ * them.  A bit for each opcode. */
+static const uint64_t waiting_opcodes =
+    UINT64_C(1) << IORING_OP_RECV | UINT64_C(1) << IORING_OP_RECVMSG |
+    UINT64_C(1) << IORING_OP_ACCEPT | UINT64_C(1) << IORING_OP_CONNECT |
+    UINT64_C(1) << IORING_OP_POLL_ADD;
+
 static void push_op(struct nio_uring *uring, struct numio_op *op)
 {
+    unsigned opcode = nio_op_opcode(op);
+    uint64_t name = nio_uring_name(op, uring->submitted);
+    struct io_uring_sqe *sqe = nio_uring_next_sqe(uring);
     op->_reserved = NIO_OP_PLACE_RING;
-    op->_sqe[NIO_OP_WORD_LINK] = nio_uring_name(op, uring->submitted);
-    memcpy(nio_uring_next_sqe(uring), op->_sqe, sizeof op->_sqe);
+    memcpy(sqe, op->_sqe, sizeof op->_sqe);
+    /* After the copy: a wide load over what was just written in part would wait for the store. */
+    sqe->user_data = name;
+    op->_sqe[NIO_OP_WORD_LINK] = name;
     uring->submitted++;
+    if (opcode >= 64 || !(waiting_opcodes >> opcode & 1))
+        uring->base.is_eager = true;
 }
 
 /* Moves operations from the queue to the SQ while there are credits and room.  The cancelled ones
@@ -220,6 +234,7 @@ void nio_uring_flush(struct nio_driver *driver)
     /* What waits for a credit needs a reap, not a flush; what waits for room in the SQ of a busy
      * SQ thread needs another flush. */
     driver->flush_wanted = !is_taken || (uring->queue.head && free_credits(uring) > 0);
+    driver->is_eager = uring->is_sqpoll;
 }
 
 void nio_uring_wait_for_room(struct nio_uring *uring)
@@ -346,7 +361,9 @@ unsigned nio_uring_reap(struct nio_driver *driver, unsigned max)
         sweep(uring);
     nio_uring_cancel_again(uring);
     unsigned done = nio_driver_reap_local(driver, max);
-    if (sq_flags(uring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))
+    if (sq_flags(uring) & IORING_SQ_TASKRUN)
+        nio_uring_flush(driver); /* the same system call fills the CQ */
+    else if (sq_flags(uring) & IORING_SQ_CQ_OVERFLOW)
         (void)nio_uring_enter(uring, 0, 0, IORING_ENTER_GETEVENTS, -1); /* fills the CQ, or not */
     unsigned seen;
     do {
@@ -430,6 +447,7 @@ static void sleep_in_ring(struct nio_uring *uring, int64_t limit_ns)
     /* Whatever the result (a completion, a signal, the time), the caller looks around. */
     (void)nio_uring_enter(uring, to_submit(uring), 1, flags, limit_ns);
     uring->base.flush_wanted = to_submit(uring) > 0;
+    uring->base.is_eager = uring->is_sqpoll;
 }
 
 int nio_uring_send_message(const struct nio_uring *uring)

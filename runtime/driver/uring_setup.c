@@ -361,6 +361,7 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
     uring->ring.ring_fd = -1;
     atomic_init(&uring->missed_ns, NIO_TIMERS_NONE);
     uring->is_sqpoll = options->profile == NUMIO_DRIVER_SQPOLL;
+    uring->base.is_eager = uring->is_sqpoll; /* publishing is a store */
     nio_lock_init(&uring->cq_lock, NIO_RANK_DRIVER);
     int error = nio_driver_base_init(&uring->base, options->profile);
     if (!error)

@@ -81,16 +81,21 @@ static void sleep_until_woken(struct nio_worker *worker)
 /* Nothing to run at home.  Returns what it found, or sleeps and returns NULL. */
 struct nio_task *nio_idle(struct nio_worker *worker, bool may_block)
 {
-    nio_flush_own(worker);
+    bool spins = may_block && nio_wants_spin(worker);
+    /* What will wait in any case is submitted by the same system call that sleeps. */
+    if (!may_block || spins || nio_driver_is_eager(worker->driver))
+        nio_flush_own(worker);
     nio_restart_turns(worker);
     /* Without work in sight the search, which others would have to respect, can wait a few looks;
      * but not for ever. */
-    bool spins = may_block && nio_wants_spin(worker);
     bool can_wait = spins && !worker->is_searching && !nio_sees_work(worker);
     struct nio_task *task = can_wait ? nio_look_home(worker) : nio_look(worker);
+    if (task)
+        nio_flush_own(worker); /* it may run for long */
     if (task || !may_block)
         return task;
     if (NIO_UNLIKELY(nio_phase(worker->handle) != NIO_PHASE_RUNNING)) {
+        nio_flush_own(worker);
         nio_worker_close(worker);
         nio_end_check(worker->handle);
         if (nio_phase(worker->handle) == NIO_PHASE_ENDED) {
@@ -105,5 +110,6 @@ struct nio_task *nio_idle(struct nio_worker *worker, bool may_block)
     if (worker->idle_since_ns == 0)
         worker->idle_since_ns = nio_now_ns();
     sleep_until_woken(worker);
+    nio_flush_own(worker); /* in case it has not slept */
     return NULL;
 }
