@@ -224,29 +224,27 @@ static void count(_Atomic uint64_t *counter, uint64_t value, bool is_owner)
         nio_tally_add_shared(counter, value);
 }
 
+/* Opcodes whose result is a number of bytes, a bit for each. */
+static const uint64_t reading_opcodes =
+    UINT64_C(1) << IORING_OP_READ | UINT64_C(1) << IORING_OP_READV |
+    UINT64_C(1) << IORING_OP_READ_FIXED | UINT64_C(1) << IORING_OP_RECV |
+    UINT64_C(1) << IORING_OP_RECVMSG;
+static const uint64_t writing_opcodes =
+    UINT64_C(1) << IORING_OP_WRITE | UINT64_C(1) << IORING_OP_WRITEV |
+    UINT64_C(1) << IORING_OP_WRITE_FIXED | UINT64_C(1) << IORING_OP_SEND |
+    UINT64_C(1) << IORING_OP_SENDMSG;
+
 void nio_driver_count_result(struct nio_driver_tally *tally, const struct numio_op *op,
                              int32_t result, bool is_owner)
 {
-    if (result <= 0)
+    unsigned opcode = nio_op_opcode(op);
+    if (result <= 0 || opcode >= 64)
         return;
-    switch (nio_op_opcode(op)) {
-    case IORING_OP_READ:
-    case IORING_OP_READV:
-    case IORING_OP_READ_FIXED:
-    case IORING_OP_RECV:
-    case IORING_OP_RECVMSG:
+    uint64_t bit = UINT64_C(1) << opcode;
+    if (reading_opcodes & bit)
         count(&tally->bytes_in, (uint64_t)result, is_owner);
-        break;
-    case IORING_OP_WRITE:
-    case IORING_OP_WRITEV:
-    case IORING_OP_WRITE_FIXED:
-    case IORING_OP_SEND:
-    case IORING_OP_SENDMSG:
+    else if (writing_opcodes & bit)
         count(&tally->bytes_out, (uint64_t)result, is_owner);
-        break;
-    default:
-        break;
-    }
 }
 
 int64_t nio_driver_park_limit(const struct nio_driver *driver, int64_t timeout_ns)

@@ -277,7 +277,8 @@ static bool take_cqe(struct nio_uring *uring, const struct io_uring_cqe *cqe, bo
             return true; /* not its last one: see <numio/op.h> */
         batch[*count].op = nio_uring_op_of(cqe->user_data);
         batch[*count].result = cqe->res;
-        __builtin_prefetch(batch[*count].op);
+        __builtin_prefetch(batch[*count].op->_sqe);
+        __builtin_prefetch(&batch[*count].op->_task);
         (*count)++;
         return true;
     case NIO_TAG_WAKE:
@@ -347,6 +348,8 @@ static unsigned take_batch(struct nio_uring *uring, bool is_owner, unsigned max,
 static void complete(struct nio_driver_tally *tally, const struct finished *batch, unsigned count,
                      bool is_owner)
 {
+    for (unsigned i = 0; i < count; i++)
+        __builtin_prefetch(batch[i].op->_task);
     for (unsigned i = 0; i < count; i++) {
         nio_driver_count_result(tally, batch[i].op, batch[i].result, is_owner);
         nio_op_done(batch[i].op, batch[i].result); /* the operation may be gone from here on */

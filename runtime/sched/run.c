@@ -228,7 +228,8 @@ static NIO_ALWAYS_INLINE void run_coroutine(struct nio_worker *worker, struct ni
                                             uint64_t before)
 {
     struct nio_task *task = &co->task;
-    if (NIO_UNLIKELY((before & NIO_STATE_CANCELLED) || task->wait_kind == NIO_WAIT_OP) &&
+    bool has_waited = task->wait_kind != NIO_WAIT_OP || (before & NIO_STATE_OP_DONE);
+    if (NIO_UNLIKELY((before & NIO_STATE_CANCELLED) || !has_waited) &&
         hold_coroutine(worker, co, before))
         return;
     if (!(task->flags & NIO_TASK_STARTED) && !start_coroutine(worker, co)) {

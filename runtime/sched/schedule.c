@@ -219,10 +219,13 @@ void nio_schedule(const struct nio_schedule *self, struct nio_task *task)
     struct nio_worker *worker = nio_worker_current();
     if (NIO_UNLIKELY(!nio_is_own_process(handle)))
         return; /* nobody runs it here, and the rings that a wake may use are the parent's */
-    if (NIO_LIKELY(worker && worker->handle == handle))
-        nio_schedule_local(worker, task, NIO_PLACE_LIFO);
-    else
+    if (NIO_UNLIKELY(!worker || worker->handle != handle))
         nio_schedule_home(handle, task);
+    else if (worker->is_batching && task->affinity == NUMIO_AFFINITY_ANY &&
+             nio_local_queue_push(&worker->queues[NIO_QUEUE_ANY], task, false))
+        worker->has_quiet_work = true; /* the short way of a completion */
+    else
+        nio_schedule_local(worker, task, NIO_PLACE_LIFO);
 }
 
 static NIO_NOINLINE void release_foreign(struct numio_handle *handle, struct nio_task *task)

@@ -61,13 +61,15 @@ static inline uint64_t nio_state_refs(uint64_t state)
  * state before, whose CANCELLED and OP_DONE the caller heeds. */
 static inline uint64_t nio_state_start(struct nio_task *task)
 {
+    /* OP_DONE, once set, is cleared here only.  relaxed: what is not seen yet is cleared below */
+    uint64_t done = atomic_load_explicit(&task->state, memory_order_relaxed) & NIO_STATE_OP_DONE;
     /* NOTIFIED is set and RUNNING is not, so that one subtraction turns the one into the other.
      * [TS2] acquire: sees what wakers and the last poll wrote.  Pairs with [TS1] and [TS3]. */
-    uint64_t old = atomic_fetch_sub_explicit(&task->state, NIO_STATE_NOTIFIED - NIO_STATE_RUNNING,
-                                             memory_order_acquire);
+    uint64_t old = atomic_fetch_sub_explicit(
+        &task->state, NIO_STATE_NOTIFIED - NIO_STATE_RUNNING + done, memory_order_acquire);
     NIO_DEBUG_ASSERT((old & NIO_STATE_NOTIFIED) && !(old & NIO_STATE_RUNNING) &&
                      !(old & NIO_STATE_COMPLETE));
-    if (old & NIO_STATE_OP_DONE)
+    if (NIO_UNLIKELY((old & NIO_STATE_OP_DONE) != done))
         /* relaxed: the one operation that could set it has ended, and [TS2] has seen it */
         (void)atomic_fetch_and_explicit(&task->state, ~NIO_STATE_OP_DONE, memory_order_relaxed);
     return old;
