@@ -153,7 +153,8 @@ static int build_worker(struct numio_handle *handle, unsigned index, uint64_t *s
     worker->driver_interval = handle->config.driver_interval;
     worker->inject_countdown = worker->inject_interval;
     worker->driver_countdown = worker->driver_interval;
-    worker->flush_countdown = NIO_FLUSH_INTERVAL;
+    worker->flush_credit = NIO_FLUSH_CREDIT;
+    worker->flush_cost = NIO_FLUSH_COST;
     worker->here = &worker->loop;
     worker->suspect = UINT32_MAX;
     nio_rng_init(&worker->rng, seed);

@@ -66,6 +66,16 @@ void numio_context_yield(struct numio_context *cx)
     cx->_task->flags |= NIO_TASK_YIELDED;
 }
 
+/* Says how long the submissions of this tick may wait for others. */
+static void set_flush_cost(struct nio_worker *worker, const struct numio_op *op)
+{
+    uint8_t opcode = opcode_of(op);
+    if (opcode == IORING_OP_SEND || opcode == IORING_OP_SENDMSG)
+        worker->flush_cost = NIO_FLUSH_COST_SEND;
+    else if (worker->flush_cost == NIO_FLUSH_COST)
+        worker->flush_cost = NIO_FLUSH_COST_WAIT;
+}
+
 int64_t numio_op_await(struct numio_op *op)
 {
     struct nio_co *co = nio_co_current();
@@ -87,6 +97,7 @@ int64_t numio_op_await(struct numio_op *op)
     task->flags &= (uint8_t)~NIO_TASK_OP_CANCELLED;
     if (is_close)
         task->flags |= NIO_TASK_SHIELDED;
+    set_flush_cost(worker, op);
     nio_driver_submit(worker->driver, op);
     nio_co_suspend(co); /* resumed only after the completion, run.c sees to that */
     task->wait_kind = NIO_WAIT_WAKE;
@@ -153,6 +164,7 @@ int numio_op_start(struct numio_op *op, struct numio_context *cx)
         op->_next->_prev = op;
     task->ops = op;
     nio_state_ref(task); /* given up by nio_op_done() */
+    set_flush_cost(worker, op);
     nio_driver_submit(worker->driver, op);
     return 0;
 }

@@ -61,7 +61,10 @@ enum {
                                       less than every NIO_INJECT_INTERVAL ticks (Tokio's figure) */
     NIO_INJECT_INTERVAL_MIN = 2,
     NIO_DRIVER_INTERVAL = 61, /* busy ticks between reaps */
-    NIO_FLUSH_INTERVAL = 16,  /* busy ticks that a submission waits at most */
+    NIO_FLUSH_CREDIT = 64,    /* submissions are published when the ticks have cost so much: */
+    NIO_FLUSH_COST = 4,       /* a tick */
+    NIO_FLUSH_COST_WAIT = 1,  /* a tick that submits something for which only its task waits */
+    NIO_FLUSH_COST_SEND = 16, /* a tick that sends something for which a peer waits */
     NIO_REAP_MAX = 128,       /* completions per reap: below the local queue's capacity */
     NIO_REAP_MIN = 8,         /* ... and so many also when the queue is full */
     NIO_FAR_DEPTH = 8,        /* a queue this deep may lose tasks to another node */

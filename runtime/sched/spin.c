@@ -39,7 +39,7 @@ static void end_pause(struct nio_worker *worker)
     worker->idle_average_ns += (idle_ns - worker->idle_average_ns) / IDLE_AVERAGE_WEIGHT;
     worker->idle_since_ns = 0;
     worker->driver_countdown = worker->driver_interval; /* it has just been looked at */
-    worker->flush_countdown = NIO_FLUSH_INTERVAL;
+    worker->flush_credit = NIO_FLUSH_CREDIT;
 }
 
 void nio_end_idle(struct nio_worker *worker)

@@ -4,8 +4,10 @@
  * Per tick: one task, from the LIFO slot (lifo.h), the local queues and the private queue in turns,
  * the inject and overflow queues, in this order, except that every inject_interval-th tick (tuned:
  * every 200 us, if that is sooner) the inject queues and the mailbox go first.  Submissions are
- * published when the worker has nothing else to run, at the latest after NIO_FLUSH_INTERVAL ticks;
- * completions are reaped every driver_interval ticks and whenever there is nothing to run.
+ * published when the worker has nothing else to run, else after 16 ticks; after 4 if they send,
+ * since a peer waits for it, and after 64 if all ticks submit something else, which is cheaper in
+ * large batches.  Completions are reaped every driver_interval ticks and whenever there is nothing
+ * to run.
  *
  * The loop itself stands in run.c, beside the poll; what an idle worker does in spin.c and sleep.c.
  */
@@ -172,7 +174,7 @@ struct nio_task *nio_next_task(struct nio_worker *worker)
 
 void nio_flush_own(struct nio_worker *worker)
 {
-    worker->flush_countdown = NIO_FLUSH_INTERVAL;
+    worker->flush_credit = NIO_FLUSH_CREDIT;
     if (nio_driver_needs_flush(worker->driver))
         nio_driver_flush(worker->driver);
 }
@@ -206,7 +208,9 @@ unsigned nio_reap_own(struct nio_worker *worker)
 /* What is due every few ticks while there is always something to run. */
 void nio_maintain(struct nio_worker *worker)
 {
-    if (NIO_UNLIKELY(--worker->flush_countdown == 0))
+    worker->flush_credit -= worker->flush_cost;
+    worker->flush_cost = NIO_FLUSH_COST;
+    if (NIO_UNLIKELY(worker->flush_credit <= 0))
         nio_flush_own(worker);
     if (NIO_UNLIKELY(--worker->driver_countdown == 0)) {
         worker->driver_countdown = worker->driver_interval;

@@ -79,7 +79,8 @@ struct nio_worker {
     uint64_t inject_looked_ns; /* tuned: when they were last looked at, 0: there was a pause */
     uint32_t inject_countdown; /* ticks until the inject queues go first */
     uint32_t driver_countdown; /* ticks until the ring is reaped in any case */
-    uint32_t flush_countdown;  /* ticks until submissions are published in any case */
+    int32_t flush_credit;      /* submissions are published in any case when it is spent */
+    uint8_t flush_cost;        /* of this tick: NIO_FLUSH_COST... */
     uint8_t turn;              /* which class of work goes first, so that none starves another */
     uint8_t turn_pops;         /* taken in this turn */
     uint8_t newest_pops;       /* in a row, since the oldest of the new tasks was taken */
