@@ -6,13 +6,16 @@
 #ifndef TESTS_DRIVER_WAKE_H
 #define TESTS_DRIVER_WAKE_H
 
+#include <sched.h>
+
 #include "runtime/driver/uring.h"
 
 /* Takes the completions at the head of the CQ that are wakes. */
 static inline void harness_take_wakes(struct nio_driver *driver)
 {
     struct nio_uring *uring = nio_uring_of(driver);
-    nio_lock_acquire(&uring->cq_lock);
+    while (!nio_lock_try(&uring->cq_lock)) /* by try only, as everybody; held for moments */
+        (void)sched_yield();               /* cannot fail */
     /* relaxed: under the lock */
     unsigned head = atomic_load_explicit(uring->cq_head, memory_order_relaxed);
     /* [TW1] acquire: as [DU3] in driver_uring.c.  Pairs with the kernel's release. */
@@ -27,7 +30,7 @@ static inline void harness_take_wakes(struct nio_driver *driver)
         /* [TW1] release: as [DU4] in driver_uring.c. */
         atomic_store_explicit(uring->cq_head, head, memory_order_release);
     }
-    nio_lock_release(&uring->cq_lock);
+    nio_lock_release_tried(&uring->cq_lock);
 }
 
 #endif

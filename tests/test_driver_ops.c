@@ -3,6 +3,7 @@
 #include "tests/driver_each.h"
 
 #include <fcntl.h>
+#include <liburing.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -537,4 +538,56 @@ Test(driver_ops, only_operations_with_a_descriptor_for_a_result_make_one)
     cr_assert_not(nio_op_makes_fd(&op));
     numio_op_close(&op, 0);
     cr_assert_not(nio_op_makes_fd(&op));
+}
+
+/* The images that are filled by words, against liburing's own. */
+struct transfer {
+    int fd, flags;
+    void *buf;
+    unsigned len;
+    uint64_t off;
+};
+
+static void prep_read(struct io_uring_sqe *sqe, void *arg)
+{
+    const struct transfer *t = arg;
+    io_uring_prep_read(sqe, t->fd, t->buf, t->len, t->off);
+}
+
+static void prep_write(struct io_uring_sqe *sqe, void *arg)
+{
+    const struct transfer *t = arg;
+    io_uring_prep_write(sqe, t->fd, t->buf, t->len, t->off);
+}
+
+static void prep_recv(struct io_uring_sqe *sqe, void *arg)
+{
+    const struct transfer *t = arg;
+    io_uring_prep_recv(sqe, t->fd, t->buf, t->len, t->flags);
+}
+
+static void prep_send(struct io_uring_sqe *sqe, void *arg)
+{
+    const struct transfer *t = arg;
+    io_uring_prep_send(sqe, t->fd, t->buf, t->len, t->flags);
+}
+
+Test(driver_ops, transfers_have_the_images_that_liburing_makes)
+{
+    char byte;
+    struct transfer t = { -7, -1, &byte, 0x7ffff000, UINT64_MAX - 5 };
+    struct numio_op ours, theirs;
+    memset(&ours, 0xff, sizeof ours);
+    numio_op_read(&ours, t.fd, t.buf, SIZE_MAX, (int64_t)t.off);
+    numio_op_prep(&theirs, prep_read, &t);
+    cr_assert_arr_eq(ours._sqe, theirs._sqe, sizeof ours._sqe, "read");
+    numio_op_write(&ours, t.fd, t.buf, SIZE_MAX, (int64_t)t.off);
+    numio_op_prep(&theirs, prep_write, &t);
+    cr_assert_arr_eq(ours._sqe, theirs._sqe, sizeof ours._sqe, "write");
+    numio_op_recv(&ours, t.fd, t.buf, SIZE_MAX, t.flags);
+    numio_op_prep(&theirs, prep_recv, &t);
+    cr_assert_arr_eq(ours._sqe, theirs._sqe, sizeof ours._sqe, "recv");
+    numio_op_send(&ours, t.fd, t.buf, SIZE_MAX, t.flags);
+    numio_op_prep(&theirs, prep_send, &t);
+    cr_assert_arr_eq(ours._sqe, theirs._sqe, sizeof ours._sqe, "send");
 }

@@ -81,4 +81,13 @@ static inline void nio_lock_release(struct nio_lock *lock)
         nio_lock_release_slow(lock);
 }
 
+/* Lets go of a lock that everybody takes by nio_lock_try() only: nobody can sleep on it, so a store
+ * is enough. */
+static inline void nio_lock_release_tried(struct nio_lock *lock)
+{
+    nio_lock_rank_leave(lock);
+    /* [BL2] release: as in nio_lock_release().  Pairs with [BL1]. */
+    atomic_store_explicit(&lock->state, 0, memory_order_release);
+}
+
 #endif

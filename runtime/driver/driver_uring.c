@@ -152,8 +152,12 @@ static bool publish(struct nio_uring *uring)
         return false;
     nio_tally_add(&uring->base.by_owner.sqes, uring->tail - uring->published);
     uring->published = uring->tail;
-    /* [DU1] seq_cst: publishes the SQEs, and is not passed by the look at the flags [DU5]. */
-    atomic_store_explicit(uring->sq_tail, uring->tail, memory_order_seq_cst);
+    if (uring->is_sqpoll)
+        /* [DU1] seq_cst: publishes the SQEs, and is not passed by the look at the flags [DU5]. */
+        atomic_store_explicit(uring->sq_tail, uring->tail, memory_order_seq_cst);
+    else
+        /* [DU1] release: publishes the SQEs; the kernel looks when it is entered. */
+        atomic_store_explicit(uring->sq_tail, uring->tail, memory_order_release);
     return true;
 }
 
@@ -267,6 +271,15 @@ bool nio_uring_has_completions(const struct nio_driver *driver)
            atomic_load_explicit(&uring->starved, memory_order_relaxed) == NIO_STARVED_CREDITS_BACK;
 }
 
+/* What a copy of data by the kernel has driven out of the cache: the operation and what lies around
+ * it, which is the stack of the coroutine that will be resumed, or the state of the future. */
+static void prefetch_op(const struct numio_op *op)
+{
+    const char *lines = (const char *)op;
+    for (int i = -3; i <= 2; i++)
+        __builtin_prefetch(lines + i * NIO_CACHELINE);
+}
+
 /* Takes one completion apart.  Returns false when the batch must end in front of it. */
 static bool take_cqe(struct nio_uring *uring, const struct io_uring_cqe *cqe, bool is_owner,
                      struct finished *batch, unsigned *count, unsigned *cancels)
@@ -277,8 +290,7 @@ static bool take_cqe(struct nio_uring *uring, const struct io_uring_cqe *cqe, bo
             return true; /* not its last one: see <numio/op.h> */
         batch[*count].op = nio_uring_op_of(cqe->user_data);
         batch[*count].result = cqe->res;
-        __builtin_prefetch(batch[*count].op->_sqe);
-        __builtin_prefetch(&batch[*count].op->_task);
+        prefetch_op(batch[*count].op);
         (*count)++;
         return true;
     case NIO_TAG_WAKE:
@@ -303,12 +315,17 @@ static bool take_cqe(struct nio_uring *uring, const struct io_uring_cqe *cqe, bo
     }
 }
 
-static void add_under_lock(_Atomic uint64_t *counter, uint64_t value)
+static void add_under_lock(_Atomic uint64_t *counter, uint64_t value, bool is_owner)
 {
     /* relaxed: only the holder of cq_lock writes */
-    uint64_t before = atomic_load_explicit(counter, memory_order_relaxed);
-    /* [DU7] seq_cst: a sibling's look at `starved` must not pass this store.  Pairs with [DU6]. */
-    atomic_store_explicit(counter, before + value, memory_order_seq_cst);
+    uint64_t value_now = atomic_load_explicit(counter, memory_order_relaxed) + value;
+    if (is_owner)
+        /* relaxed: the owner is who would be told of credits; nio_uring_in_flight() is its own */
+        atomic_store_explicit(counter, value_now, memory_order_relaxed);
+    else
+        /* [DU7] seq_cst: a sibling's look at `starved` must not pass this store.  Pairs with
+         * [DU6]. */
+        atomic_store_explicit(counter, value_now, memory_order_seq_cst);
 }
 
 /* Copies at most `max` (<= BATCH) completed operations out.  *ret_seen counts all completions. */
@@ -337,10 +354,10 @@ static unsigned take_batch(struct nio_uring *uring, bool is_owner, unsigned max,
     /* [DU4] release: the completions were read before the kernel may overwrite them. */
     atomic_store_explicit(uring->cq_head, head, memory_order_release);
     if (count)
-        add_under_lock(&uring->completed, count);
+        add_under_lock(&uring->completed, count, is_owner);
     if (cancels)
-        add_under_lock(&uring->cancels_done, cancels);
-    nio_lock_release(&uring->cq_lock);
+        add_under_lock(&uring->cancels_done, cancels, is_owner);
+    nio_lock_release_tried(&uring->cq_lock);
     *ret_seen = head - first;
     return count;
 }
@@ -356,6 +373,21 @@ static void complete(struct nio_driver_tally *tally, const struct finished *batc
     }
 }
 
+/* Has the kernel post what it has ready, if it says so; what is to be submitted goes with the same
+ * system call, unless the kernel would take nothing and then not get to posting. */
+static void fill_cq(struct nio_uring *uring)
+{
+    unsigned flags = sq_flags(uring);
+    if (NIO_LIKELY(!(flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))))
+        return;
+    if (!(flags & IORING_SQ_CQ_OVERFLOW)) {
+        nio_uring_flush(&uring->base);
+        if (!uring->base.flush_wanted)
+            return;
+    }
+    (void)nio_uring_enter(uring, 0, 0, IORING_ENTER_GETEVENTS, -1); /* fills the CQ, or not */
+}
+
 unsigned nio_uring_reap(struct nio_driver *driver, unsigned max)
 {
     struct nio_uring *uring = nio_uring_of(driver);
@@ -364,19 +396,17 @@ unsigned nio_uring_reap(struct nio_driver *driver, unsigned max)
         sweep(uring);
     nio_uring_cancel_again(uring);
     unsigned done = nio_driver_reap_local(driver, max);
-    if (sq_flags(uring) & IORING_SQ_TASKRUN)
-        nio_uring_flush(driver); /* the same system call fills the CQ */
-    else if (sq_flags(uring) & IORING_SQ_CQ_OVERFLOW)
-        (void)nio_uring_enter(uring, 0, 0, IORING_ENTER_GETEVENTS, -1); /* fills the CQ, or not */
-    unsigned seen;
-    do {
-        unsigned want = max - done < BATCH ? max - done : BATCH;
-        unsigned count = want ? take_batch(uring, true, want, batch, &seen) : (seen = 0);
+    fill_cq(uring);
+    unsigned want, count;
+    do { /* until the CQ was empty, or there is enough */
+        unsigned seen;
+        want = max - done < BATCH ? max - done : BATCH;
+        count = take_batch(uring, true, want, batch, &seen);
         if (seen)
             nio_tally_add(&driver->by_owner.cqes, seen);
         complete(&driver->by_owner, batch, count, true);
         done += count;
-    } while (seen);
+    } while (count == want && done < max);
     feed(uring);
     return done;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Fills the image of a request.  The image is made with liburing's own helpers in a local SQE and
- * copied, so that each operation means exactly what liburing's function of its name means, and a
- * ring only has to copy 64 bytes.
+ * copied, or is the same as they would make (the tests compare), so that each operation means
+ * exactly what liburing's function of its name means, and a ring only has to copy 64 bytes.
  */
 #include <numio/op.h>
 
@@ -20,6 +20,18 @@ _Static_assert(sizeof(struct numio_op) == 128, "the size is part of the ABI");
 _Static_assert(sizeof(struct __kernel_timespec) == sizeof(((struct numio_op *)0)->_time),
                "the timespec of a timeout fits");
 
+#define IS_HALF(field, word, half)                                                                 \
+    _Static_assert(offsetof(struct io_uring_sqe, field) == 8 * (word) + 4 * (half), "of the "      \
+                                                                                    "image")
+IS_HALF(opcode, 0, 0);
+IS_HALF(fd, 0, 1);
+IS_HALF(off, 1, 0);
+IS_HALF(addr, 2, 0);
+IS_HALF(len, 3, 0);
+IS_HALF(rw_flags, 3, 1);
+IS_HALF(msg_flags, 3, 1);
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first half of a word is the lower");
+
 /* What one read or write moves at most (MAX_RW_COUNT in the kernel): more becomes a short one. */
 static const size_t rw_bytes_max = 0x7ffff000;
 static const uint64_t ns_per_s = 1000000000;
@@ -30,9 +42,8 @@ static unsigned rw_bytes(size_t len)
 }
 
 /* Everything but the image, as NUMIO_OP_INIT leaves it. */
-static void set_image(struct numio_op *op, const struct io_uring_sqe *sqe)
+static inline void set_rest(struct numio_op *op)
 {
-    memcpy(op->_sqe, sqe, sizeof op->_sqe);
     op->_task = NULL;
     op->_driver = NULL;
     op->_next = NULL;
@@ -43,18 +54,34 @@ static void set_image(struct numio_op *op, const struct io_uring_sqe *sqe)
     op->_reserved = NIO_OP_PLACE_RING;
 }
 
+static void set_image(struct numio_op *op, const struct io_uring_sqe *sqe)
+{
+    memcpy(op->_sqe, sqe, sizeof op->_sqe);
+    set_rest(op);
+}
+
+/* The image of the four operations that servers consist of, by words: read, write, recv and send
+ * have the same form.  Filled by bytes in a local SQE and copied by wide loads, it would wait for
+ * its own stores. */
+static inline void set_transfer(struct numio_op *op, unsigned opcode, int fd, const void *buf,
+                                unsigned len, uint64_t off, int flags)
+{
+    op->_sqe[0] = opcode | (uint64_t)(uint32_t)fd << 32;
+    op->_sqe[1] = off;
+    op->_sqe[2] = (uintptr_t)buf;
+    op->_sqe[3] = len | (uint64_t)(uint32_t)flags << 32;
+    op->_sqe[4] = op->_sqe[5] = op->_sqe[6] = op->_sqe[7] = 0;
+    set_rest(op);
+}
+
 void numio_op_read(struct numio_op *op, int fd, void *buf, size_t len, int64_t off)
 {
-    struct io_uring_sqe sqe = { 0 };
-    io_uring_prep_read(&sqe, fd, buf, rw_bytes(len), (uint64_t)off);
-    set_image(op, &sqe);
+    set_transfer(op, IORING_OP_READ, fd, buf, rw_bytes(len), (uint64_t)off, 0);
 }
 
 void numio_op_write(struct numio_op *op, int fd, const void *buf, size_t len, int64_t off)
 {
-    struct io_uring_sqe sqe = { 0 };
-    io_uring_prep_write(&sqe, fd, buf, rw_bytes(len), (uint64_t)off);
-    set_image(op, &sqe);
+    set_transfer(op, IORING_OP_WRITE, fd, buf, rw_bytes(len), (uint64_t)off, 0);
 }
 
 void numio_op_readv(struct numio_op *op, int fd, const struct iovec *iov, int count, int64_t off)
@@ -131,16 +158,12 @@ void numio_op_connect(struct numio_op *op, int fd, const struct sockaddr *addr, 
 
 void numio_op_recv(struct numio_op *op, int fd, void *buf, size_t len, int flags)
 {
-    struct io_uring_sqe sqe = { 0 };
-    io_uring_prep_recv(&sqe, fd, buf, rw_bytes(len), flags);
-    set_image(op, &sqe);
+    set_transfer(op, IORING_OP_RECV, fd, buf, rw_bytes(len), 0, flags);
 }
 
 void numio_op_send(struct numio_op *op, int fd, const void *buf, size_t len, int flags)
 {
-    struct io_uring_sqe sqe = { 0 };
-    io_uring_prep_send(&sqe, fd, buf, rw_bytes(len), flags);
-    set_image(op, &sqe);
+    set_transfer(op, IORING_OP_SEND, fd, buf, rw_bytes(len), 0, flags);
 }
 
 void numio_op_recvmsg(struct numio_op *op, int fd, struct msghdr *msg, int flags)
