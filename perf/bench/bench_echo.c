@@ -11,12 +11,15 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <numio/io.h>
 
 #include "perf/bench/bench_scenarios.h"
 
-enum { BUFFER_BYTES = 4096, BACKLOG = 4096, ADDRESS_BYTES = 32 };
+/* Several accept: each gets one connection per turn of the loop, which under the load of a thousand
+ * others would be one in some milliseconds. */
+enum { BUFFER_BYTES = 4096, BACKLOG = 4096, ADDRESS_BYTES = 32, ACCEPTORS = 16 };
 
 /* How long to let connections end when the process has no descriptor left for another one. */
 static const uint64_t full_pause_ns = 10000000;
@@ -64,7 +67,6 @@ static int64_t serve(void *arg)
         else if (fd != -ECONNABORTED)
             break;
     }
-    (void)numio_close(listener); /* nothing more to do with it */
     if (fd != -ECANCELED)
         bench_fail_rc("numio_accept", fd);
     return 0;
@@ -97,12 +99,14 @@ int bench_serve_echo(const struct bench_options *options)
     printf("listening %u\n", port_of(listener));
     if (fflush(stdout))
         bench_fail("stdout: %s", strerror(errno));
-    bench_must(numio_spawn_co(numio_runtime_handle(runtime), serve, (void *)(intptr_t)listener,
-                              NULL, NULL),
-               "numio_spawn_co");
+    for (unsigned i = 0; i < ACCEPTORS; i++)
+        bench_must(numio_spawn_co(numio_runtime_handle(runtime), serve, (void *)(intptr_t)listener,
+                                  NULL, NULL),
+                   "numio_spawn_co");
     int rc = sigwait(&ends, &signal_number);
     if (rc)
         bench_fail("sigwait: %s", strerror(rc));
     numio_runtime_destroy(runtime);
+    (void)close(listener); /* nothing more to do with it */
     return 0;
 }

@@ -46,6 +46,8 @@ NUMIO_EXPORT int64_t numio_statx(int dirfd, const char *path, int flags, unsigne
 /* Closes also in an aborted task; is never cancelled itself. */
 NUMIO_EXPORT int64_t numio_close(int fd);
 
+/* One connection; a server that must take bursts under load has several coroutines accept on one
+ * descriptor. */
 NUMIO_EXPORT int64_t numio_accept(int fd, struct sockaddr *addr, socklen_t *addr_len, int flags);
 NUMIO_EXPORT int64_t numio_connect(int fd, const struct sockaddr *addr, socklen_t addr_len);
 NUMIO_EXPORT int64_t numio_recv(int fd, void *buf, size_t len, int flags);
