@@ -173,17 +173,25 @@ static unsigned to_submit(const struct nio_uring *uring)
     return uring->is_sqpoll ? 0 : uring->sq_entries - nio_uring_sq_room(uring);
 }
 
+/* Inline, like all between the loop and the system call: the kernel leaves no predictions for the
+ * returns behind, so each function less in this chain spares a mispredicted one. */
+static NIO_ALWAYS_INLINE int enter_now(struct nio_uring *uring, unsigned submit, unsigned flags)
+{
+    nio_tally_add(&uring->base.by_owner.enters, 1);
+    return io_uring_enter2((unsigned)uring->enter_fd, submit, 0, flags | uring->enter_flags, NULL,
+                           0);
+}
+
 int nio_uring_enter(struct nio_uring *uring, unsigned submit, unsigned min_complete, unsigned flags,
                     int64_t timeout_ns)
 {
+    if (min_complete == 0)
+        return enter_now(uring, submit, flags);
     struct __kernel_timespec limit = { .tv_sec = timeout_ns / 1000000000,
                                        .tv_nsec = timeout_ns % 1000000000 };
     struct io_uring_getevents_arg arg = { .sigmask_sz = _NSIG / 8,
                                           .ts = timeout_ns < 0 ? 0 : (uintptr_t)&limit };
     nio_tally_add(&uring->base.by_owner.enters, 1);
-    if (min_complete == 0)
-        return io_uring_enter2((unsigned)uring->enter_fd, submit, 0, flags | uring->enter_flags,
-                               NULL, 0);
     return io_uring_enter2((unsigned)uring->enter_fd, submit, min_complete,
                            flags | uring->enter_flags | IORING_ENTER_EXT_ARG, (sigset_t *)&arg,
                            sizeof arg);
@@ -207,18 +215,18 @@ static bool arm_wake(struct nio_uring *uring)
 
 /* Publishes, and lets the kernel take what the SQ holds.  False: it took nothing now and must be
  * asked again later (no memory for requests, or a CQ backlog that a reap has to clear). */
-static bool hand_over(struct nio_uring *uring)
+static NIO_ALWAYS_INLINE bool hand_over(struct nio_uring *uring)
 {
     bool is_new = publish(uring);
     if (uring->is_sqpoll) {
         if (is_new && (sq_flags(uring) & IORING_SQ_NEED_WAKEUP))
-            (void)nio_uring_enter(uring, 0, 0, IORING_ENTER_SQ_WAKEUP, -1); /* only wakes */
+            (void)enter_now(uring, 0, IORING_ENTER_SQ_WAKEUP); /* only wakes */
         return true;
     }
     unsigned count = to_submit(uring);
     if (count == 0 && !(sq_flags(uring) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)))
         return true;
-    return nio_uring_enter(uring, count, 0, IORING_ENTER_GETEVENTS, -1) >= 0 || count == 0;
+    return enter_now(uring, count, IORING_ENTER_GETEVENTS) >= 0 || count == 0;
 }
 
 void nio_uring_flush(struct nio_driver *driver)

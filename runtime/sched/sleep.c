@@ -88,7 +88,8 @@ struct nio_task *nio_idle(struct nio_worker *worker, bool may_block)
     nio_restart_turns(worker);
     /* Without work in sight the search, which others would have to respect, can wait a few looks;
      * but not for ever. */
-    bool can_wait = spins && !worker->is_searching && !nio_sees_work(worker);
+    bool can_wait = spins && !worker->is_searching &&
+                    (nio_driver_has_completions(worker->driver) || !nio_sees_work(worker));
     struct nio_task *task = can_wait ? nio_look_home(worker) : nio_look(worker);
     if (task)
         nio_flush_own(worker); /* it may run for long */

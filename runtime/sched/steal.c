@@ -16,14 +16,12 @@
 #include "runtime/base/clock.h"
 #include "runtime/sched/worker.h"
 
-/* Takes a share of `from`, at most `max`, into one of the worker's queues. */
-static struct nio_task *take_batch(struct nio_worker *worker, struct nio_inject *from,
-                                   struct nio_local_queue *into, uint32_t max)
+/* Takes a share of `from`, which holds `length` tasks, at most `max`, into one of the worker's
+ * queues. */
+static NIO_NOINLINE struct nio_task *take_share(struct nio_worker *worker, struct nio_inject *from,
+                                                struct nio_local_queue *into, uint32_t max,
+                                                uint32_t length)
 {
-    /* relaxed: only to size the batch */
-    uint32_t length = atomic_load_explicit(&from->length, memory_order_relaxed);
-    if (length == 0)
-        return NULL;
     uint32_t share = length / worker->node->worker_count + 1;
     uint32_t room = nio_local_queue_room(into);
     if (max > share)
@@ -38,6 +36,16 @@ static struct nio_task *take_batch(struct nio_worker *worker, struct nio_inject 
         nio_offer_quiet_work(worker);
     }
     return task;
+}
+
+/* The same, if there is any: asked several times before each pause. */
+static NIO_ALWAYS_INLINE struct nio_task *take_batch(struct nio_worker *worker,
+                                                     struct nio_inject *from,
+                                                     struct nio_local_queue *into, uint32_t max)
+{
+    /* relaxed: only to size the batch */
+    uint32_t length = atomic_load_explicit(&from->length, memory_order_relaxed);
+    return length == 0 ? NULL : take_share(worker, from, into, max, length);
 }
 
 /* What comes from outside is served in order and in large batches. */
