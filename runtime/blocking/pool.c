@@ -9,7 +9,8 @@
  * section.  A job for which there is no thread and none can be started is handed back.
  *
  * A thread leaves under the lock, when its keep-alive has passed and no wake is pending, or at the
- * close with an empty queue.  Threads are detached; `threads` counts them down to the end.
+ * close with an empty queue.  Threads are detached; `threads` counts them down to the end.  It
+ * counts one from the moment that somebody is to start it: destroying the pool waits for that, too.
  */
 #include <errno.h>
 #include <sched.h>
@@ -39,7 +40,7 @@ struct nio_blocking {
     struct numio_handle *handle; /* constant */
     unsigned queue_max;
     uint64_t keep_alive_ns;
-    NIO_CACHE_ALIGNED _Atomic uint32_t threads; /* futex for destroy */
+    NIO_CACHE_ALIGNED _Atomic uint32_t threads; /* that run or are to start; futex for destroy */
     struct pool_node *nodes;
 };
 
@@ -137,6 +138,15 @@ static bool wait_for_job(struct pool_node *node)
     return true;
 }
 
+/* The calling thread, or the one that it could not start, is done with the pool. */
+static void leave(struct nio_blocking *pool)
+{
+    /* [BP1] release: what it did to the pool comes before.  Pairs with [BP2].  Waking a freed
+     * word's address afterwards harms nobody. */
+    if (atomic_fetch_sub_explicit(&pool->threads, 1, memory_order_release) == 1)
+        nio_futex_wake(&pool->threads, INT_MAX);
+}
+
 static void *pool_thread(void *arg)
 {
     struct pool_node *node = arg;
@@ -157,24 +167,18 @@ static void *pool_thread(void *arg)
         }
     }
     nio_lock_release(&node->lock);
-    /* [BP1] release: the thread is done with the pool.  Pairs with [BP2].  Waking a freed word's
-     * address afterwards harms nobody. */
-    if (atomic_fetch_sub_explicit(&pool->threads, 1, memory_order_release) == 1)
-        nio_futex_wake(&pool->threads, INT_MAX);
+    leave(pool);
     return NULL;
 }
 
-/* Starts a thread that the node's count has already been raised for. */
+/* Starts a thread that has been counted already. */
 static int start_thread(struct pool_node *node)
 {
-    struct nio_blocking *pool = node->pool;
     pthread_attr_t attr;
     pthread_t thread;
     sigset_t all;
     sigset_t before;
     (void)sigfillset(&all); /* cannot fail */
-    /* relaxed: counted before the thread can count itself down */
-    (void)atomic_fetch_add_explicit(&pool->threads, 1, memory_order_relaxed);
     int rc = nio_fault_now() ? ENOMEM : pthread_attr_init(&attr);
     if (rc == 0) {
         (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED); /* valid value */
@@ -184,9 +188,6 @@ static int start_thread(struct pool_node *node)
         (void)pthread_sigmask(SIG_SETMASK, &before, NULL); /* cannot fail */
         (void)pthread_attr_destroy(&attr);                 /* cannot fail */
     }
-    if (rc != 0)
-        /* relaxed: as above */
-        (void)atomic_fetch_sub_explicit(&pool->threads, 1, memory_order_relaxed);
     return -rc;
 }
 
@@ -226,6 +227,7 @@ static int give_up_thread(struct pool_node *node, struct nio_blocking_job *job)
     node->threads--;
     bool is_back = node->threads == 0 && withdraw(node, job);
     nio_lock_release(&node->lock);
+    leave(node->pool);
     if (!is_back)
         return 0;
     return nio_error(-EAGAIN, "spawn_blocking: no thread could be started; check the limits on "
@@ -258,6 +260,9 @@ int nio_blocking_submit(struct nio_blocking *pool, unsigned node_index,
         (void)atomic_fetch_add_explicit(&node->wakes, 1, memory_order_relaxed);
     } else if (node->threads < node->threads_max) {
         node->threads++;
+        /* relaxed: the lock publishes it.  Counted now, because another thread may run the job and
+         * the runtime end before this one has started the new thread. */
+        (void)atomic_fetch_add_explicit(&pool->threads, 1, memory_order_relaxed);
         wants_thread = true;
     }
     nio_lock_release(&node->lock);
