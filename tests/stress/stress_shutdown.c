@@ -9,6 +9,7 @@
  * If the drivers are taken down before every worker has left its loop [ST1] [ST2], ThreadSanitizer
  * reports the driver that is destroyed in use.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 
@@ -18,6 +19,7 @@
 #include "tests/stress/stress.h"
 
 enum { SPAWNERS = 2, SLOTS = 16, BATCH = 3, NAP_US_MAX = 1500, STRAGGLERS_MAX = 8, BLOCK_US = 30 };
+enum { THREAD_PATIENCE_MS = 20000 };
 
 /* One runtime's life. */
 struct life {
@@ -260,11 +262,47 @@ static void live(struct life *life, struct nio_rng *rng, uint64_t *seed)
     numio_handle_unref(life->handle);
 }
 
+static unsigned count_threads(void)
+{
+    DIR *dir = opendir("/proc/self/task");
+    unsigned count = 0;
+    STRESS_CHECK(dir != NULL);
+    while (readdir(dir))
+        count++;
+    (void)closedir(dir); /* only read from */
+    return count;
+}
+
+static void *do_nothing(void *arg)
+{
+    return arg;
+}
+
+/* How many threads there are without runtimes: a sanitizer's own starts with the first one. */
+static unsigned count_quiet_threads(void)
+{
+    pthread_t thread;
+    STRESS_CHECK(pthread_create(&thread, NULL, do_nothing, NULL) == 0);
+    (void)pthread_join(thread, NULL); /* cannot fail: joined once */
+    (void)usleep(10000);              /* it disappears from /proc a little later */
+    return count_threads();
+}
+
+/* The threads that end runtimes in the background free the memory after everything else. */
+static void wait_for_threads(unsigned quiet)
+{
+    for (unsigned i = 0; count_threads() > quiet; i++) {
+        STRESS_CHECK(i < THREAD_PATIENCE_MS);
+        (void)usleep(1000);
+    }
+}
+
 int main(void)
 {
     uint64_t seed, futures = 0, others = 0;
     unsigned lives = 0;
     struct nio_rng rng;
+    unsigned quiet = count_quiet_threads();
     uint64_t stop_ns = stress_start(&seed);
     nio_rng_init(&rng, &seed);
     do {
@@ -276,6 +314,7 @@ int main(void)
         lives++;
         free(life);
     } while (nio_now_ns() < stop_ns);
+    wait_for_threads(quiet);
     printf("stress_shutdown: %u runtimes, %llu futures, %llu others\n", lives,
            (unsigned long long)futures, (unsigned long long)others);
     return futures == 0 || others == 0;
