@@ -34,10 +34,10 @@
 #include "runtime/task/op_done.h"
 
 enum {
-    EVENTS = 128,          /* taken from the kernel at a time */
-    SLOTS_FIRST = 64,      /* the table of descriptors grows from here by doubling */
-    LOOK_EVERY_NS = 5000,  /* a spinning or busy owner asks the kernel for events so often */
-    WAKE_FD = -1           /* marks the eventfd among the events */
+    EVENTS = 128,         /* taken from the kernel at a time */
+    SLOTS_FIRST = 64,     /* the table of descriptors grows from here by doubling */
+    LOOK_EVERY_NS = 5000, /* a spinning or busy owner asks the kernel for events so often */
+    WAKE_FD = -1          /* marks the eventfd among the events */
 };
 static const uint64_t scrub_every_ns = 1000000000;
 
