@@ -155,7 +155,7 @@ static int allow_sq(struct nio_plan_builder *b)
     if (b->is_sq_allowed)
         return 0;
     return nio_reasons_add(&b->whole->reasons, "%s, an SQ thread needs two: %s", why,
-                           is_forced ? "there is one only by sq_thread_cpu" : "there is none");
+                           is_forced ? "there is one only by sq_thread_cpu" : "none is planned");
 }
 
 static int build(struct nio_plan_builder *b)

@@ -64,7 +64,8 @@ static int make_plan(struct numio_handle *handle)
     if (rc < 0)
         return rc;
     for (unsigned i = 0; i < handle->plan->node_count; i++)
-        if (handle->plan->nodes[i].sq_place == NIO_SQ_SHARED)
+        if (handle->plan->nodes[i].sq_place == NIO_SQ_SHARED ||
+            handle->plan->nodes[i].sq_place == NIO_SQ_NONE) /* sqpoll can be forced even there */
             handle->sq_shares_core = true;
     rc = nio_driver_choose(c->driver, &probe, handle->plan->allowed_cpu_count,
                            handle->plan->cpu_quota, handle->sq_shares_core, reason, sizeof reason);
@@ -81,6 +82,15 @@ static int make_plan(struct numio_handle *handle)
     options.want_sq = false;
     options.sq_thread_cpu = -1;
     return nio_plan_create(handle->topology, &options, &handle->plan);
+}
+
+/* Says where the blocking pool has no CPUs of its own. */
+static void check_pool_cpus(struct numio_handle *handle)
+{
+    for (unsigned i = 0; i < handle->plan->node_count; i++)
+        if (handle->plan->nodes[i].bind_cpu_count <= handle->plan->nodes[i].worker_count &&
+            !handle->config.blocking_on_worker_cpus)
+            nio_handle_add_reason(handle, "every CPU has a worker: the blocking pool shares them");
 }
 
 static int build_node(struct numio_handle *handle, unsigned index)
@@ -207,6 +217,7 @@ static int build_parts(struct numio_handle *handle)
         if ((rc = build_worker(handle, i, &seed)) < 0)
             return rc;
     link_llc_peers(handle);
+    check_pool_cpus(handle);
     return nio_blocking_create(handle, &handle->blocking);
 }
 

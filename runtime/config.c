@@ -226,6 +226,12 @@ int nio_config_complete(struct numio_config *c)
     if (name_bytes == 0 || name_bytes > NAME_BYTES_MAX)
         return nio_error(-EINVAL, "name: \"%.32s\" must have 1 to %d characters", c->name,
                          (int)NAME_BYTES_MAX);
+    for (size_t i = 0; i < name_bytes; i++)
+        if (!isgraph((unsigned char)c->name[i]) || c->name[i] == '/')
+            return nio_error(-EINVAL,
+                             "name: \"%.32s\" has a character that thread names cannot "
+                             "show: letters, digits and signs but / are allowed",
+                             c->name);
     if (c->ring_entries < RING_ENTRIES_MIN || c->ring_entries > RING_ENTRIES_MAX ||
         (c->ring_entries & (c->ring_entries - 1)) != 0)
         return nio_error(-EINVAL, "ring_entries: %u is no power of two from %d to %d",

@@ -83,19 +83,27 @@ int nio_blocking_create(struct numio_handle *handle, struct nio_blocking **ret_p
     return 0;
 }
 
-/* Binds the calling thread to the CPUs that the plan leaves for it. */
+/* Binds the calling thread to the node's CPUs without a worker, if it has any; the SQ thread's may
+ * be one of them. */
 static void place_thread(const struct pool_node *node)
 {
     const struct numio_handle *handle = node->pool->handle;
-    const struct nio_plan_node *plan = handle->nodes[node->index]->plan;
-    bool use_spare = plan->spare_cpu_count > 0 && !handle->config.blocking_on_worker_cpus;
-    const int *cpus = use_spare ? plan->spare_cpus : plan->bind_cpus;
-    unsigned count = use_spare ? plan->spare_cpu_count : plan->bind_cpu_count;
+    const struct nio_node *home = handle->nodes[node->index];
     cpu_set_t set;
+    cpu_set_t free_set;
     CPU_ZERO(&set);
-    for (unsigned i = 0; i < count; i++)
-        if (cpus[i] >= 0 && cpus[i] < CPU_SETSIZE)
-            CPU_SET(cpus[i], &set);
+    for (unsigned i = 0; i < home->plan->bind_cpu_count; i++)
+        if (home->plan->bind_cpus[i] >= 0 && home->plan->bind_cpus[i] < CPU_SETSIZE)
+            CPU_SET(home->plan->bind_cpus[i], &set);
+    free_set = set;
+    for (unsigned i = 0; i < home->worker_count; i++) {
+        int cpu = handle->plan->workers[home->plan->worker_first + i].bind_cpu;
+        if (cpu >= 0 && cpu < CPU_SETSIZE)
+            CPU_CLR(cpu, &free_set);
+    }
+    if (CPU_COUNT(&free_set) > 0 && !handle->config.blocking_on_worker_cpus)
+        set = free_set;
+    int count = CPU_COUNT(&set);
     if (count > 0)
         (void)sched_setaffinity(0, sizeof set, &set); /* elsewhere it is slower, not wrong */
     char name[16];

@@ -171,7 +171,9 @@ int numio_node_status(struct numio_handle *handle, unsigned index,
         .worker_count = plan->worker_count,
         .package = plan->package,
         .os_node = nio_node_arena_os_node(handle->nodes[index]->arena),
-        .sq_place = has_sq ? places[plan->sq_place] : "none",
+        .sq_place = !has_sq                         ? "none"
+                    : plan->sq_place == NIO_SQ_NONE ? "shared" /* forced on one CPU */
+                                                    : places[plan->sq_place],
         .sq_cpu = has_sq ? plan->sq_cpu : -1,
         .sq_tid = handle->nodes[index]->sq_tid,
         .memory_bytes = plan->memory_bytes,

@@ -59,11 +59,13 @@ struct numio_config {
     unsigned sq_idle_ms;   /* SQ thread sleeps after this long idle; 0: 1 ms shared, else 10 */
     unsigned ring_entries; /* submission queue, power of two, 8 to 32768; 0: 1024 */
     enum numio_idle_policy idle;
-    uint64_t spin_ns;          /* balanced: most time spent spinning before a park; 0: 50 us */
-    unsigned inject_interval;  /* ticks between looks at the inject queue; 0: every 200 us or 61
-                                  ticks, whichever is sooner; 61 with an rng_seed */
-    unsigned driver_interval;  /* busy ticks between looks at the ring; 0: 61 */
-    size_t stack_bytes;        /* coroutine stacks, 8 KiB to 64 MiB; 0: 64 KiB */
+    uint64_t spin_ns;         /* balanced: most time spent spinning before a park; 0: 50 us */
+    unsigned inject_interval; /* ticks between looks at the inject queue; 0: every 200 us or 61
+                                 ticks, whichever is sooner; 61 with an rng_seed */
+    unsigned driver_interval; /* busy ticks between looks at the ring; 0: 61 */
+    size_t stack_bytes;       /* coroutine stacks, 8 KiB to 64 MiB; 0: 64 KiB */
+    /* A frame larger than a page can jump over the guard at the stack's end: compile with
+     * -fstack-clash-protection to have such an overflow reported as well. */
     unsigned blocking_threads; /* most threads of the blocking pool, all nodes, but one for each;
                                   0: 64 */
     uint64_t blocking_keep_alive_ns; /* an idle one ends after this; 0: 10 s */

@@ -25,7 +25,8 @@
 
 NUMIO_BEGIN_DECLS
 
-/* Context: a coroutine, suspends.   Units: bytes; `off` -1 is the file's own position. */
+/* Context: a coroutine, suspends.   Units: bytes; `off` -1 is the file's own position, and the only
+ * offset for pipes and sockets, which do not refuse another as the system calls do. */
 NUMIO_EXPORT int64_t numio_read(int fd, void *buf, size_t len);
 NUMIO_EXPORT int64_t numio_write(int fd, const void *buf, size_t len);
 NUMIO_EXPORT int64_t numio_pread(int fd, void *buf, size_t len, int64_t off);
