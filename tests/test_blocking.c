@@ -284,14 +284,14 @@ static cpu_set_t worker_cpus(struct numio_runtime *runtime)
     return set;
 }
 
-static void runs_beside_the_workers(bool on_worker_cpus)
+static void runs_beside_the_workers(enum numio_driver driver, bool on_worker_cpus)
 {
     cpu_set_t all;
     cpu_set_t both;
     cr_assert_eq(sched_getaffinity(0, sizeof all, &all), 0);
     if (CPU_COUNT(&all) < 2)
         cr_skip_test("one CPU: there is nothing beside the worker");
-    struct numio_config config = fixture_config(NUMIO_DRIVER_DEFER, 1);
+    struct numio_config config = fixture_config(driver, 1);
     config.blocking_on_worker_cpus = on_worker_cpus;
     struct numio_runtime *runtime = fixture_create(&config);
     struct facts facts = { 0 };
@@ -307,12 +307,17 @@ static void runs_beside_the_workers(bool on_worker_cpus)
 
 Test(blocking, it_keeps_off_the_workers_cpus, .timeout = 10)
 {
-    runs_beside_the_workers(false);
+    runs_beside_the_workers(NUMIO_DRIVER_DEFER, false);
+}
+
+Test(blocking, it_keeps_off_the_workers_cpus_beside_an_sq_thread, .timeout = 10)
+{
+    runs_beside_the_workers(NUMIO_DRIVER_SQPOLL, false);
 }
 
 Test(blocking, it_may_use_the_workers_cpus_when_told, .timeout = 10)
 {
-    runs_beside_the_workers(true);
+    runs_beside_the_workers(NUMIO_DRIVER_DEFER, true);
 }
 
 /* ---- block_in_place ----------------------------------------------------------------------- */
