@@ -27,9 +27,12 @@ static uint32_t state_of(const struct nio_parker *parker)
 static void *wake_once_asleep(void *arg)
 {
     struct waker *waker = arg;
-    while (state_of(waker->parker) != waker->wait_for)
-        (void)sched_yield(); /* until the owner has announced its sleep */
-    waker->cost_a_call = nio_parker_unpark(waker->parker, waker->driver);
+    /* The owner may end a park by itself between the look and the wake; then it parks again. */
+    while (!waker->cost_a_call) {
+        while (state_of(waker->parker) != waker->wait_for)
+            (void)sched_yield(); /* until the owner has announced its sleep */
+        waker->cost_a_call = nio_parker_unpark(waker->parker, waker->driver);
+    }
     return NULL;
 }
 
