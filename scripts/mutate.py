@@ -40,8 +40,8 @@ ACQUIRE, RELEASE, ACQ_REL = "memory_order_acquire", "memory_order_release", "mem
 RELAXED, SEQ_CST = "memory_order_relaxed", "memory_order_seq_cst"
 
 MUTANTS = [
-    Mutant("TS1", STATE_C, "nio_state_wake_by_value(", ACQ_REL, ACQUIRE, "stress_state", "tsan"),
-    Mutant("TS2", STATE_H, "nio_state_start(", ACQUIRE, RELAXED, "stress_state", "tsan"),
+    Mutant("TS1", STATE_C, "uint64_t wake(", ACQ_REL, ACQUIRE, "stress_state", "tsan"),
+    Mutant("TS2", STATE_C, "nio_state_start_again(", ACQUIRE, RELAXED, "stress_state", "tsan"),
     Mutant("TS3", STATE_H, "bool nio_state_idle(", ACQ_REL, RELAXED, "stress_wake", "tsan"),
     Mutant("TS4", STATE_H, "bool nio_state_complete(", ACQ_REL, ACQUIRE, "stress_state", "tsan"),
     Mutant("TS4", STATE_C, "nio_state_complete_moved(", ACQ_REL, ACQUIRE, "stress_state", "tsan"),

@@ -79,7 +79,7 @@ static inline void harness_init(void)
     harness_task.scheduler = &harness_scheduler;
     harness_task.kind = NIO_TASK_FUTURE;
     /* one reference that never goes, so that no completion releases the task */
-    atomic_init(&harness_task.state, NIO_STATE_NOTIFIED | NIO_STATE_REF);
+    atomic_init(&harness_task.state, NIO_STATE_WAKE | NIO_STATE_REF);
 }
 
 static inline void harness_submit(struct nio_driver *driver, struct numio_op *op)

@@ -12,20 +12,22 @@ TestSuite(state, .timeout = 60);
 
 /* What the word should say, one field per bit, and who holds what. */
 struct model {
-    bool is_running, is_complete, is_notified, has_join, has_waker, is_cancelled, is_op_done;
-    bool has_moved;
-    unsigned refs;  /* all of them */
-    unsigned extra; /* those of wakers and abort handles */
+    unsigned wakes; /* 0, 1 or 2: the task waits, has an owner, was woken again since */
+    bool is_queued; /* it has an owner, who has not started it yet */
+    bool is_complete, has_join, has_waker, is_cancelled, has_moved;
+    bool is_op_done;   /* in the word */
+    bool is_op_marked; /* in the flags */
+    unsigned refs;     /* all of them */
+    unsigned extra;    /* those of wakers and abort handles */
     uintptr_t waker;
 };
 
 static uint64_t encode(const struct model *m)
 {
-    return (m->is_running ? NIO_STATE_RUNNING : 0) | (m->is_complete ? NIO_STATE_COMPLETE : 0) |
-           (m->is_notified ? NIO_STATE_NOTIFIED : 0) | (m->has_join ? NIO_STATE_JOIN_INTEREST : 0) |
-           (m->has_waker ? NIO_STATE_JOIN_WAKER : 0) | (m->is_cancelled ? NIO_STATE_CANCELLED : 0) |
-           (m->is_op_done ? NIO_STATE_OP_DONE : 0) | (m->has_moved ? NIO_STATE_WAKER_MOVED : 0) |
-           m->refs * NIO_STATE_REF;
+    return m->wakes * NIO_STATE_WAKE | (m->is_complete ? NIO_STATE_COMPLETE : 0) |
+           (m->has_join ? NIO_STATE_JOIN_INTEREST : 0) | (m->has_waker ? NIO_STATE_JOIN_WAKER : 0) |
+           (m->is_cancelled ? NIO_STATE_CANCELLED : 0) | (m->is_op_done ? NIO_STATE_OP_DONE : 0) |
+           (m->has_moved ? NIO_STATE_WAKER_MOVED : 0) | m->refs * NIO_STATE_REF;
 }
 
 static uint64_t word(const struct nio_task *task)
@@ -38,43 +40,47 @@ static void init(struct nio_task *task, struct model *m, bool has_join)
 {
     memset(task, 0, sizeof *task);
     atomic_init(&task->state, nio_state_initial(has_join));
-    *m = (struct model){ .is_notified = true, .has_join = has_join, .refs = has_join ? 2 : 1 };
-}
-
-static bool is_idle(const struct model *m)
-{
-    return !m->is_running && !m->is_complete && !m->is_notified;
+    *m = (struct model){
+        .wakes = 1, .is_queued = true, .has_join = has_join, .refs = has_join ? 2 : 1
+    };
 }
 
 /* A wake in the model; returns what the caller must do. */
 static enum nio_wake_action model_wake(struct model *m)
 {
-    bool was_idle = is_idle(m);
-    m->is_notified = true;
+    if (m->is_complete)
+        return NIO_WAKE_NOTHING;
+    bool was_idle = m->wakes == 0;
+    m->wakes += m->wakes < 2;
+    m->is_queued |= was_idle;
     return was_idle ? NIO_WAKE_QUEUE : NIO_WAKE_NOTHING;
+}
+
+static void step_start(struct nio_task *task, struct model *m)
+{
+    uint64_t before = encode(m) | (m->is_op_marked ? NIO_STATE_OP_DONE : 0);
+    cr_assert_eq(nio_state_start(task), before);
+    m->wakes = 1;
+    m->is_queued = m->is_op_done = m->is_op_marked = false;
 }
 
 static void step_worker(struct nio_task *task, struct model *m, unsigned choice)
 {
-    if (!m->is_running) {
-        if (!m->is_notified || m->is_complete)
-            return;
-        uint64_t before = encode(m);
-        cr_assert_eq(nio_state_start(task), before);
-        m->is_running = true;
-        m->is_notified = m->is_op_done = false;
+    if (m->wakes == 0)
+        return;
+    if (m->is_queued) {
+        step_start(task, m);
         return;
     }
     switch (choice % 5) {
     case 0:
     case 1:
-        m->is_running = false;
-        cr_assert_eq(nio_state_idle(task), m->is_notified);
+        m->wakes--;
+        m->is_queued = m->wakes > 0;
+        cr_assert_eq(nio_state_idle(task), m->is_queued);
         return;
     case 2:
-        m->is_running = false;
-        m->is_notified = true;
-        nio_state_requeue(task);
+        m->is_queued = true; /* it goes behind the others */
         return;
     case 3:
         return; /* the poll goes on */
@@ -82,7 +88,7 @@ static void step_worker(struct nio_task *task, struct model *m, unsigned choice)
         break;
     }
     uintptr_t waker = 1234;
-    m->is_running = m->is_notified = false;
+    m->wakes = 0;
     m->is_complete = true;
     m->refs--;
     cr_assert_eq(nio_state_complete(task, &waker), m->refs == 0);
@@ -122,7 +128,7 @@ static void step_waker(struct nio_task *task, struct model *m, unsigned choice)
         cr_assert_eq(nio_state_wake_by_ref(task), model_wake(m));
         return;
     case 1:
-        m->is_cancelled = true;
+        m->is_cancelled |= !m->is_complete;
         cr_assert_eq(nio_state_cancel(task), model_wake(m));
         return;
     case 2:
@@ -155,14 +161,16 @@ static void step_others(struct nio_task *task, struct model *m, unsigned choice)
             wanted = model_wake(m);
         }
         cr_assert_eq(nio_state_cancel_owned(task), wanted);
-    } else if (choice % 3 == 1 && !m->is_complete && !m->is_op_done) {
+    } else if (choice % 3 == 1 && !m->is_complete && !m->is_op_done && !m->is_op_marked) {
         enum nio_wake_action wanted = model_wake(m);
-        m->is_op_done = true;
+        m->is_op_done = wanted == NIO_WAKE_NOTHING;
+        m->is_op_marked = !m->is_op_done;
         cr_assert_eq(nio_state_wake_op_done(task), wanted);
+        cr_assert_eq((task->flags & NIO_TASK_OP_DONE) != 0, m->is_op_marked);
     } else if (choice % 2 && nio_state_hold(task)) {
-        cr_assert(is_idle(m));
+        cr_assert(m->wakes == 0 && !m->is_complete);
         cr_assert_not(nio_state_idle(task));
-    } else if (m->is_running && m->extra < EXTRA_REFS_MAX) {
+    } else if (m->wakes > 0 && !m->is_queued && m->extra < EXTRA_REFS_MAX) {
         nio_state_ref(task); /* the running task makes a waker */
         m->refs++;
         m->extra++;
@@ -221,7 +229,18 @@ Test(state, a_wake_during_a_poll_is_handed_to_the_poller)
     cr_assert_eq(nio_state_wake_by_ref(&task), NIO_WAKE_NOTHING, "it is queued already");
 }
 
-Test(state, requeue_queues_whether_a_wake_came_or_not)
+Test(state, wakes_of_a_queued_task_are_answered_by_one_poll)
+{
+    struct nio_task task;
+    struct model m;
+    init(&task, &m, true);
+    for (unsigned i = 0; i < 5; i++)
+        cr_assert_eq(nio_state_wake_by_ref(&task), NIO_WAKE_NOTHING, "it is queued already");
+    (void)nio_state_start(&task);
+    cr_assert_not(nio_state_idle(&task), "all of them came before the poll");
+}
+
+Test(state, a_task_that_yields_keeps_what_came_during_its_poll)
 {
     for (unsigned is_woken = 0; is_woken < 2; is_woken++) {
         struct nio_task task;
@@ -230,24 +249,47 @@ Test(state, requeue_queues_whether_a_wake_came_or_not)
         (void)nio_state_start(&task);
         if (is_woken)
             cr_assert_eq(nio_state_wake_op_done(&task), NIO_WAKE_NOTHING);
-        nio_state_requeue(&task);
-        cr_assert_eq(nio_state_wake_by_ref(&task), NIO_WAKE_NOTHING);
-        cr_assert_eq((nio_state_start(&task) & NIO_STATE_OP_DONE) != 0, is_woken,
-                     "a requeue must keep OP_DONE");
+        cr_assert_eq(nio_state_wake_by_ref(&task), NIO_WAKE_NOTHING, "its owner will queue it");
+        cr_assert_eq((nio_state_start(&task) & NIO_STATE_OP_DONE) != 0, is_woken);
+        cr_assert_not(nio_state_idle(&task), "the wakes are answered");
     }
 }
 
+/* The operation has ended at each moment: while the coroutine waits, while it is queued for another
+ * reason, and while it is still on its way into the wait. */
 Test(state, op_done_is_seen_by_the_next_start_and_only_by_that)
+{
+    for (unsigned moment = 0; moment < 3; moment++) {
+        struct nio_task task;
+        struct model m;
+        init(&task, &m, false);
+        (void)nio_state_start(&task);
+        if (moment < 2)
+            cr_assert_not(nio_state_idle(&task));
+        if (moment == 1)
+            cr_assert_eq(nio_state_cancel(&task), NIO_WAKE_QUEUE);
+        cr_assert_eq(nio_state_wake_op_done(&task),
+                     moment == 0 ? NIO_WAKE_QUEUE : NIO_WAKE_NOTHING);
+        if (moment == 2)
+            cr_assert(nio_state_idle(&task), "the poller must queue it");
+        cr_assert(nio_state_start(&task) & NIO_STATE_OP_DONE, "moment %u", moment);
+        cr_assert_not(nio_state_start(&task) & NIO_STATE_OP_DONE, "moment %u", moment);
+        cr_assert_not(nio_state_idle(&task), "moment %u", moment);
+    }
+}
+
+/* The completion comes between the popper's look at the word and its RMW. */
+Test(state, op_done_that_comes_during_the_start_is_not_lost)
 {
     struct nio_task task;
     struct model m;
     init(&task, &m, false);
-    (void)nio_state_start(&task);
-    cr_assert_not(nio_state_idle(&task));
-    cr_assert_eq(nio_state_wake_op_done(&task), NIO_WAKE_QUEUE);
-    cr_assert(nio_state_start(&task) & NIO_STATE_OP_DONE);
-    nio_state_requeue(&task);
+    cr_assert_eq(nio_state_cancel(&task), NIO_WAKE_NOTHING);
+    uint64_t seen = word(&task);
+    cr_assert_eq(nio_state_wake_op_done(&task), NIO_WAKE_NOTHING);
+    cr_assert(nio_state_start_again(&task, seen) & NIO_STATE_OP_DONE);
     cr_assert_not(nio_state_start(&task) & NIO_STATE_OP_DONE);
+    cr_assert_not(nio_state_idle(&task));
 }
 
 Test(state, a_complete_task_is_never_queued)

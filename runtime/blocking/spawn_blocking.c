@@ -23,7 +23,7 @@ static void run_blocking_task(struct nio_blocking_job *job, bool is_cancelled)
         (struct nio_schedule *)(uintptr_t)task->scheduler, struct numio_handle, schedule);
     const struct numio_hooks *hooks = &handle->config.hooks;
     struct numio_task_meta meta = nio_task_meta(task);
-    bool is_aborted = (nio_state_start(task) & NIO_STATE_CANCELLED) != 0;
+    bool is_aborted = (nio_state_start_on_pool(task) & NIO_STATE_CANCELLED) != 0;
     struct numio_handle *before = numio_handle_enter(handle);
     bool has_run = !is_cancelled && !is_aborted;
     if (!has_run) {

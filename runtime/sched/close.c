@@ -75,7 +75,21 @@ void nio_end_check(struct numio_handle *handle)
     nio_futex_wake(&handle->ended, INT_MAX);
 }
 
-/* What the running task alone may read is read only while the task is kept from running. */
+/* Whether a worker or a pool thread runs it; not while it runs a joined task inside of itself. */
+static bool is_running(const struct nio_task *task)
+{
+    const struct numio_handle *handle = NIO_CONTAINER_OF(
+        (struct nio_schedule *)(uintptr_t)task->scheduler, struct numio_handle, schedule);
+    if (nio_state_load(task) & NIO_STATE_ON_POOL)
+        return true;
+    for (unsigned i = 0; i < handle->worker_count; i++)
+        /* relaxed: a moment ago is good enough for a report */
+        if (atomic_load_explicit(&handle->workers[i]->current, memory_order_relaxed) == task)
+            return true;
+    return false;
+}
+
+/* What the owner alone may read is read only while the task is kept from running. */
 static const char *waits_for(struct nio_task *task)
 {
     const char *what;
@@ -88,8 +102,7 @@ static const char *waits_for(struct nio_task *task)
             nio_wake_act(task, NIO_WAKE_QUEUE);
         return what;
     }
-    /* One that yields stays RUNNING in its queue. */
-    return nio_state_load(task) & NIO_STATE_RUNNING ? "running" : "its turn";
+    return is_running(task) ? "running" : "its turn";
 }
 
 struct collection {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The worker's loop around one poll of one task, and everything that can follow from a poll.
  *
- * A popped task is NOTIFIED; nio_state_start() makes it RUNNING, and exactly one of idle, requeue
- * and complete ends that.  After complete the cell may be gone.
+ * A popped task belongs to this worker, until exactly one of these: nio_state_idle(), after which
+ * others may own it; a queue that it is pushed to again; complete(), after which the cell may be
+ * gone.
  *
  * A task that is joined while it stands in the LIFO slot, which it would be run from next anyway,
  * is run inside of its joiner: spawn and join then cost neither a suspension nor a wake.  Such runs
@@ -54,7 +55,7 @@ static NIO_ALWAYS_INLINE void complete(struct nio_worker *worker, struct nio_tas
 static NIO_ALWAYS_INLINE void pause_task(struct nio_worker *worker, struct nio_task *task)
 {
     if (task->flags & NIO_TASK_YIELDED)
-        task->flags ^= NIO_TASK_YIELDED | NIO_TASK_QUEUED;
+        task->flags ^= NIO_TASK_YIELDED; /* it stays this worker's, and goes on to the queue */
     else if (NIO_LIKELY(!nio_state_idle(task)))
         return;
     if (NIO_LIKELY(task->affinity == NUMIO_AFFINITY_ANY))
@@ -84,7 +85,6 @@ static bool drain_future_ops(struct nio_worker *worker, struct nio_task *task)
     if (!task->ops)
         return true;
     if (elsewhere) {
-        nio_state_requeue(task);
         nio_schedule_mailbox(elsewhere, task);
     } else if (nio_state_idle(task)) {
         nio_schedule_local(worker, task, NIO_PLACE_TAIL);
@@ -142,7 +142,6 @@ static NIO_ALWAYS_INLINE void run_future(struct nio_worker *worker, struct nio_t
     struct nio_worker *next =
         NIO_UNLIKELY(task->flags & NIO_TASK_VISITS) ? visit_rings(worker, task) : NULL;
     if (next) {
-        nio_state_requeue(task);
         nio_schedule_mailbox(next, task);
     } else {
         pause_task(worker, task);
@@ -189,7 +188,6 @@ static bool hold_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_
         !(task->flags & (NIO_TASK_SHIELDED | NIO_TASK_OP_CANCELLED))) {
         if (co->op->_driver != worker->driver) {
             struct nio_worker *elsewhere = worker->handle->workers[nio_op_worker(co->op)];
-            nio_state_requeue(task);
             nio_schedule_mailbox(elsewhere, task);
             return true;
         }
@@ -250,18 +248,9 @@ static NIO_ALWAYS_INLINE void run_coroutine(struct nio_worker *worker, struct ni
     }
 }
 
-/* The popped task is this worker's now.  Returns its state. */
-static NIO_ALWAYS_INLINE uint64_t take_over(struct nio_task *task)
-{
-    if (!(task->flags & NIO_TASK_QUEUED))
-        return nio_state_start(task);
-    task->flags &= (uint8_t)~NIO_TASK_QUEUED;
-    return nio_state_load(task);
-}
-
 static NIO_ALWAYS_INLINE void poll_task(struct nio_worker *worker, struct nio_task *task)
 {
-    uint64_t before = take_over(task);
+    uint64_t before = nio_state_start(task);
     bool has_hooks = worker->handle->has_hooks;
     uint8_t kind = task->kind;
     struct numio_task_meta meta = { 0 };

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* The design note stands in state.h, and so do, to be inlined, the transitions of every poll. Every
  * transition is one read-modify-write where the new word does not depend on the old one, else a CAS
- * loop; a CAS fails only because another thread succeeded, so the loops are lock-free.
+ * loop; a CAS fails only because another thread succeeded, so the loops are lock-free.  A waker's
+ * loop asks for the line to write it before it reads it: else a line that another core has would
+ * travel twice.
  *
- * Orders: a wake releases what the waker wrote ([TS1]), the popper acquires it ([TS2]); the end of
- * a poll releases the task's memory to the next worker ([TS3], taken up by [TS2] through the run
- * queue or through the waker's RMW); completion releases the result ([TS4]) to whoever loads
- * COMPLETE ([TS5]).
+ * Orders: the end of a poll releases the task's memory ([TS3]) to whoever wakes it first ([TS1]),
+ * who owns it from then on and passes it to its next worker through a queue; a later wake releases
+ * what its waker wrote to the next popper ([TS2]) or to the end of the poll ([TS3]); completion
+ * releases the result ([TS4]) to whoever loads COMPLETE ([TS5]).
  *
  * The join waker: a completer reads the field before its CAS, because after it the joiner may free
  * the cell.  That is sound only while the word cannot return to the value that was loaded, that is
@@ -18,30 +20,32 @@
 
 #include "runtime/base/assert.h"
 
+uint64_t nio_state_start_again(struct nio_task *task, uint64_t seen)
+{
+    uint64_t again = seen & NIO_STATE_TWICE ? NIO_STATE_WAKE : 0;
+    uint64_t done = seen & NIO_STATE_OP_DONE;
+    /* [TS2] acquire: pairs with [TS1] */
+    uint64_t old = atomic_fetch_sub_explicit(&task->state, again + done, memory_order_acquire);
+    if (NIO_UNLIKELY((old & NIO_STATE_OP_DONE) != done))
+        /* It came in between, with a wake that this poll answers, too.  relaxed: the one operation
+         * that could set it has ended, and [TS2] has seen it */
+        (void)atomic_fetch_and_explicit(&task->state, ~NIO_STATE_OP_DONE, memory_order_relaxed);
+    return old;
+}
+
 bool nio_state_hold(struct nio_task *task)
 {
     /* relaxed: the CAS below re-reads it */
     uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
     do {
         /* 0: a free cell */
-        if (old == 0 || (old & (NIO_STATE_RUNNING | NIO_STATE_NOTIFIED | NIO_STATE_COMPLETE)))
+        if (old == 0 || (old & (NIO_STATE_WAKES | NIO_STATE_COMPLETE)))
             return false;
-        /* [TS2] acquire: sees what the last poll wrote.  Pairs with [TS3].  relaxed on failure:
+        /* [TS1] acquire: sees what the last poll wrote.  Pairs with [TS3].  relaxed on failure:
          * retried. */
-    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, old | NIO_STATE_RUNNING,
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, old + NIO_STATE_WAKE,
                                                     memory_order_acquire, memory_order_relaxed));
     return true;
-}
-
-void nio_state_requeue(struct nio_task *task)
-{
-    /* relaxed: the CAS below re-reads it */
-    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
-    /* [TS3] release: as in nio_state_idle(), pairs with [TS2]; relaxed on failure: retried */
-    while (!atomic_compare_exchange_weak_explicit(&task->state, &old,
-                                                  (old & ~NIO_STATE_RUNNING) | NIO_STATE_NOTIFIED,
-                                                  memory_order_release, memory_order_relaxed)) {
-    }
 }
 
 /* The waker has moved before: freezes it by COMPLETE, then reads it, then drops the reference. */
@@ -51,8 +55,8 @@ bool nio_state_complete_moved(struct nio_task *task, uintptr_t *ret_waker)
     uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
     uint64_t new;
     do {
-        NIO_DEBUG_ASSERT((old & NIO_STATE_RUNNING) && !(old & NIO_STATE_COMPLETE));
-        new = (old & ~(NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) | NIO_STATE_COMPLETE;
+        NIO_DEBUG_ASSERT((old & NIO_STATE_WAKES) && !(old & NIO_STATE_COMPLETE));
+        new = (old & ~NIO_STATE_WAKES) | NIO_STATE_COMPLETE;
         /* [TS4] acq_rel: publishes the result to [TS5]; [TS6] acquire: sees the waker stored before
          * [TS7].  relaxed on failure: retried. */
     } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acq_rel,
@@ -64,32 +68,69 @@ bool nio_state_complete_moved(struct nio_task *task, uintptr_t *ret_waker)
     return nio_state_unref(task);
 }
 
+/* The word after one more wake; the count stays at 2. */
+static inline uint64_t woken(uint64_t state)
+{
+    return state & NIO_STATE_TWICE ? state : state + NIO_STATE_WAKE;
+}
+
+/* One wake that also sets the bits of `set` and takes `refs` references. */
+static NIO_ALWAYS_INLINE uint64_t wake(struct nio_task *task, uint64_t set, uint64_t refs)
+{
+    nio_prefetch_write(task); /* its first word is the state */
+    /* relaxed: the CAS below re-reads it */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
+    uint64_t new;
+    do {
+        NIO_DEBUG_ASSERT(nio_state_refs(old) > 0);
+        if (old & NIO_STATE_COMPLETE) {
+            if (refs == 0)
+                return old;
+            new = old - refs *NIO_STATE_REF;
+        } else {
+            new = (woken(old) | set) - refs *NIO_STATE_REF;
+        }
+        /* [TS1] acq_rel: the next poll sees what the caller wrote, pairs with [TS2] and [TS3];
+         * acquire, since the caller may go on to queue the memory of the last poll, pairs with
+         * [TS3].  Also the release and acquire of a dropped reference, as in nio_state_unref().
+         * relaxed on failure: retried. */
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+    return old;
+}
+
+static inline enum nio_wake_action action_of(uint64_t old)
+{
+    return (old & (NIO_STATE_WAKES | NIO_STATE_COMPLETE)) ? NIO_WAKE_NOTHING : NIO_WAKE_QUEUE;
+}
+
 enum nio_wake_action nio_state_wake_by_ref(struct nio_task *task)
 {
-    /* [TS1] acq_rel: the next poll sees what the caller wrote, pairs with [TS2]; acquire, since
-     * the caller may go on to queue the memory of the last poll, pairs with [TS3]. */
-    uint64_t old = atomic_fetch_or_explicit(&task->state, NIO_STATE_NOTIFIED, memory_order_acq_rel);
-    return (old & (NIO_STATE_RUNNING | NIO_STATE_COMPLETE | NIO_STATE_NOTIFIED)) ? NIO_WAKE_NOTHING
-                                                                                 : NIO_WAKE_QUEUE;
+    return action_of(wake(task, 0, 0));
 }
 
 enum nio_wake_action nio_state_wake_op_done(struct nio_task *task)
 {
-    /* [TS1] acq_rel: the operation's result is seen by the resumed coroutine.  Pairs with [TS2],
-     * and with [TS3] as above. */
-    uint64_t old = atomic_fetch_or_explicit(&task->state, NIO_STATE_NOTIFIED | NIO_STATE_OP_DONE,
-                                            memory_order_acq_rel);
-    NIO_DEBUG_ASSERT(!(old & (NIO_STATE_COMPLETE | NIO_STATE_OP_DONE)));
-    return (old & (NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) ? NIO_WAKE_NOTHING : NIO_WAKE_QUEUE;
+    nio_prefetch_write(task); /* its first word is the state */
+    /* relaxed: the CAS below re-reads it */
+    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
+    uint64_t new;
+    do {
+        NIO_DEBUG_ASSERT(!(old & (NIO_STATE_COMPLETE | NIO_STATE_OP_DONE)));
+        new = woken(old) | (old & NIO_STATE_WAKES ? NIO_STATE_OP_DONE : 0);
+        /* [TS1] acq_rel: the operation's result is seen by the resumed coroutine.  Pairs with
+         * [TS2] and [TS3] as above.  relaxed on failure: retried. */
+    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+    if (old & NIO_STATE_WAKES)
+        return NIO_WAKE_NOTHING;
+    task->flags |= NIO_TASK_OP_DONE; /* the caller owns the task now */
+    return NIO_WAKE_QUEUE;
 }
 
 enum nio_wake_action nio_state_cancel(struct nio_task *task)
 {
-    /* [TS1] acq_rel: as in nio_state_wake_by_ref(); pairs with [TS2] and [TS3] */
-    uint64_t old = atomic_fetch_or_explicit(&task->state, NIO_STATE_NOTIFIED | NIO_STATE_CANCELLED,
-                                            memory_order_acq_rel);
-    return (old & (NIO_STATE_RUNNING | NIO_STATE_COMPLETE | NIO_STATE_NOTIFIED)) ? NIO_WAKE_NOTHING
-                                                                                 : NIO_WAKE_QUEUE;
+    return action_of(wake(task, NIO_STATE_CANCELLED, 0));
 }
 
 enum nio_wake_action nio_state_cancel_owned(struct nio_task *task)
@@ -104,28 +145,17 @@ enum nio_wake_action nio_state_cancel_owned(struct nio_task *task)
         /* [TS1] acq_rel: as in nio_state_wake_by_ref(); pairs with [TS2] and [TS3]; relaxed on
          * failure: retried */
     } while (!atomic_compare_exchange_weak_explicit(&task->state, &old,
-                                                    old | NIO_STATE_NOTIFIED | NIO_STATE_CANCELLED,
+                                                    woken(old) | NIO_STATE_CANCELLED,
                                                     memory_order_acq_rel, memory_order_relaxed));
-    return (old & (NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) ? NIO_WAKE_NOTHING : NIO_WAKE_QUEUE;
+    return action_of(old);
 }
 
 enum nio_wake_action nio_state_wake_by_value(struct nio_task *task)
 {
-    /* relaxed: the CAS below re-reads it */
-    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
-    uint64_t new;
-    do {
-        NIO_DEBUG_ASSERT(nio_state_refs(old) > 0);
-        new = (old | NIO_STATE_NOTIFIED) - NIO_STATE_REF;
-        /* [TS1] acq_rel: as in nio_state_wake_by_ref(); pairs with [TS2] and [TS3]; also the
-         * release and acquire of a dropped reference, as in nio_state_unref().  relaxed on
-         * failure: retried. */
-    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acq_rel,
-                                                    memory_order_relaxed));
-    if (nio_state_refs(new) == 0)
+    uint64_t old = wake(task, 0, 1);
+    if (nio_state_refs(old) == 1)
         return NIO_WAKE_RELEASE; /* complete: a live task holds a reference to itself */
-    return (old & (NIO_STATE_RUNNING | NIO_STATE_COMPLETE | NIO_STATE_NOTIFIED)) ? NIO_WAKE_NOTHING
-                                                                                 : NIO_WAKE_QUEUE;
+    return action_of(old);
 }
 
 void nio_state_ref(struct nio_task *task)

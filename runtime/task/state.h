@@ -1,27 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /* task/state.h: the task's state word and every transition of it.
  *
- * Bits: RUNNING    one worker polls the task
- *       COMPLETE   it has ended; the result may be read, nothing else ever changes but references
- *       NOTIFIED   it is in a run queue, or, while RUNNING, will be queued again after the poll
+ * The lowest two bits count wakes:
+ *   0  the task waits: nobody but the holders of references knows it
+ *   1  it is queued or being polled: one thread, or the queue it stands in, owns it
+ *   2  the same, and it has been woken again since it was last taken from a queue
+ * Whoever makes it 1 owns the task from then on and queues it; popping it changes nothing, unless
+ * it is 2.  So a wake and the poll that follows cost two read-modify-writes: 0 to 1 by the waker, 1
+ * to 0 after the poll.
+ *
+ * Bits: COMPLETE   it has ended; the result may be read, nothing else ever changes but references
  *       JOIN_INTEREST  a join handle exists
  *       JOIN_WAKER     nio_task.join_waker is set and the completer may read it
  *       CANCELLED  somebody asked it to end
- *       OP_DONE    the operation a coroutine waits for has ended (set together with NOTIFIED)
+ *       OP_DONE    the operation a coroutine waits for has ended while the task was owned (set with
+ *                  a second wake); the owner of a task that waited notes it in the task's flags
  *       WAKER_MOVED    a join waker has been taken back at least once
+ *       ON_POOL    a blocking function runs
  * and above them the reference count.
  *
- * Who may set what: any thread sets NOTIFIED, CANCELLED and OP_DONE; the worker that popped the
- * task sets RUNNING; the worker that runs it clears RUNNING or sets COMPLETE; the holder of the
- * join handle owns JOIN_INTEREST, JOIN_WAKER and WAKER_MOVED while the task is not complete.
+ * Who may set what: any thread wakes, cancels and sets OP_DONE; the owner ends the poll or the
+ * task; the holder of the join handle owns JOIN_INTEREST, JOIN_WAKER and WAKER_MOVED while the task
+ * is not complete.
  *
- * A task that yields stays RUNNING while it stands in its queue (flag NIO_TASK_QUEUED): its next
- * worker takes it over with the queue, without a transition.  Wakes meanwhile count as wakes during
- * the poll.
- *
- * The thread whose transition leads from "neither RUNNING nor NOTIFIED" to NOTIFIED, and only
- * that one, queues the task.  Every wake is a read-modify-write even when NOTIFIED is set
- * already: only so does the next poll see what the waker wrote before.
+ * Every wake of a task that is not complete is a read-modify-write even when it changes nothing:
+ * only so does the next poll see what the waker wrote before.
  */
 #ifndef NIO_TASK_STATE_H
 #define NIO_TASK_STATE_H
@@ -29,18 +32,20 @@
 #include "runtime/base/assert.h"
 #include "runtime/task/task.h"
 
-#define NIO_STATE_RUNNING (UINT64_C(1) << 0)
-#define NIO_STATE_COMPLETE (UINT64_C(1) << 1)
-#define NIO_STATE_NOTIFIED (UINT64_C(1) << 2)
+#define NIO_STATE_WAKE UINT64_C(1)  /* one wake */
+#define NIO_STATE_WAKES UINT64_C(3) /* their count: 0, 1 or 2 */
+#define NIO_STATE_TWICE (2 * NIO_STATE_WAKE)
+#define NIO_STATE_COMPLETE (UINT64_C(1) << 2)
 #define NIO_STATE_JOIN_INTEREST (UINT64_C(1) << 3)
 #define NIO_STATE_JOIN_WAKER (UINT64_C(1) << 4)
 #define NIO_STATE_CANCELLED (UINT64_C(1) << 5)
 #define NIO_STATE_OP_DONE (UINT64_C(1) << 6)
 #define NIO_STATE_WAKER_MOVED (UINT64_C(1) << 7)
-#define NIO_STATE_REF (UINT64_C(1) << 8) /* one reference */
+#define NIO_STATE_ON_POOL (UINT64_C(1) << 8)
+#define NIO_STATE_REF (UINT64_C(1) << 9) /* one reference */
 
 enum nio_wake_action {
-    NIO_WAKE_NOTHING = 0, /* somebody else queued it, runs it, or it has ended */
+    NIO_WAKE_NOTHING = 0, /* somebody else owns it, or it has ended */
     NIO_WAKE_QUEUE,       /* the caller must queue the task */
     NIO_WAKE_RELEASE      /* the caller dropped the last reference: release the cell */
 };
@@ -49,7 +54,7 @@ enum nio_wake_action {
 static inline uint64_t nio_state_initial(bool has_join)
 {
     uint64_t join = has_join ? NIO_STATE_JOIN_INTEREST | NIO_STATE_REF : 0;
-    return (NIO_STATE_NOTIFIED | NIO_STATE_REF) + join;
+    return (NIO_STATE_WAKE | NIO_STATE_REF) + join;
 }
 
 static inline uint64_t nio_state_refs(uint64_t state)
@@ -57,41 +62,39 @@ static inline uint64_t nio_state_refs(uint64_t state)
     return state / NIO_STATE_REF;
 }
 
-/* The popper of a queued task takes it: NOTIFIED (and OP_DONE) become RUNNING.  Returns the
- * state before, whose CANCELLED and OP_DONE the caller heeds. */
+/* The part of nio_state_start() for a task that was woken again before it was popped. */
+uint64_t nio_state_start_again(struct nio_task *task, uint64_t seen);
+/* The popper of a queued task takes it: what has woken it until now is answered by this poll.
+ * Returns the state, whose CANCELLED and OP_DONE the caller heeds. */
 static inline uint64_t nio_state_start(struct nio_task *task)
 {
-    /* OP_DONE, once set, is cleared here only.  relaxed: what is not seen yet is cleared below */
-    uint64_t done = atomic_load_explicit(&task->state, memory_order_relaxed) & NIO_STATE_OP_DONE;
-    /* NOTIFIED is set and RUNNING is not, so that one subtraction turns the one into the other.
-     * [TS2] acquire: sees what wakers and the last poll wrote.  Pairs with [TS1] and [TS3]. */
-    uint64_t old = atomic_fetch_sub_explicit(
-        &task->state, NIO_STATE_NOTIFIED - NIO_STATE_RUNNING + done, memory_order_acquire);
-    NIO_DEBUG_ASSERT((old & NIO_STATE_NOTIFIED) && !(old & NIO_STATE_RUNNING) &&
-                     !(old & NIO_STATE_COMPLETE));
-    if (NIO_UNLIKELY((old & NIO_STATE_OP_DONE) != done))
-        /* relaxed: the one operation that could set it has ended, and [TS2] has seen it */
-        (void)atomic_fetch_and_explicit(&task->state, ~NIO_STATE_OP_DONE, memory_order_relaxed);
-    return old;
+    /* relaxed: what the first waker and the last poll wrote has come with the queue, and a second
+     * wake is acquired below */
+    uint64_t state = atomic_load_explicit(&task->state, memory_order_relaxed);
+    NIO_DEBUG_ASSERT((state & NIO_STATE_WAKES) && !(state & NIO_STATE_COMPLETE));
+    if (NIO_UNLIKELY(state & (NIO_STATE_TWICE | NIO_STATE_OP_DONE)))
+        state = nio_state_start_again(task, state);
+    if (task->flags & NIO_TASK_OP_DONE) {
+        task->flags &= (uint8_t)~NIO_TASK_OP_DONE;
+        state |= NIO_STATE_OP_DONE;
+    }
+    return state;
 }
 
 /* Keeps a task that waits from running, for a look at what is the running task's; ends with
  * nio_state_idle().  False: it does not just wait. */
 NIO_NODISCARD bool nio_state_hold(struct nio_task *task);
-/* The poll returned pending.  True: the task was notified meanwhile and the caller must queue it
- * again (it is NOTIFIED). */
+/* The poll returned pending and the caller gives the task up, unless it was woken meanwhile.  True:
+ * it was, and the caller still owns it and must queue it again. */
 static inline bool nio_state_idle(struct nio_task *task)
 {
-    /* [TS3] acq_rel: hands the task's memory to the next worker, pairs with [TS2]; acquire, since
-     * a caller that requeues acts on the waker's behalf, pairs with [TS1]. */
-    uint64_t old = atomic_fetch_sub_explicit(&task->state, NIO_STATE_RUNNING, memory_order_acq_rel);
-    NIO_DEBUG_ASSERT(old & NIO_STATE_RUNNING);
-    return (old & NIO_STATE_NOTIFIED) != 0;
+    /* [TS3] acq_rel: hands the task's memory to the next owner, whose first wake pairs with it
+     * [TS1]; acquire, since a caller that requeues acts on the waker's behalf. */
+    uint64_t old = atomic_fetch_sub_explicit(&task->state, NIO_STATE_WAKE, memory_order_acq_rel);
+    NIO_DEBUG_ASSERT(old & NIO_STATE_WAKES);
+    return (old & NIO_STATE_TWICE) != 0;
 }
 
-/* The poll returned pending and the task is to be queued again in any case: RUNNING becomes
- * NOTIFIED, and the caller queues it. */
-void nio_state_requeue(struct nio_task *task);
 /* The part of nio_state_complete() for a waker that was replaced. */
 bool nio_state_complete_moved(struct nio_task *task, uintptr_t *ret_waker);
 /* The task has ended; its result is in place.  Drops the task's own reference.  *ret_waker is the
@@ -104,14 +107,14 @@ static inline bool nio_state_complete(struct nio_task *task, uintptr_t *ret_wake
     uintptr_t waker;
     uint64_t new;
     do {
-        NIO_DEBUG_ASSERT((old & NIO_STATE_RUNNING) && !(old & NIO_STATE_COMPLETE));
+        NIO_DEBUG_ASSERT((old & NIO_STATE_WAKES) && !(old & NIO_STATE_COMPLETE));
         if (NIO_UNLIKELY(old & NIO_STATE_WAKER_MOVED))
             return nio_state_complete_moved(task, ret_waker);
         waker = 0;
         if (old & NIO_STATE_JOIN_WAKER)
             /* relaxed: [TS6] made it visible; if it is taken back meanwhile, the CAS fails */
             waker = atomic_load_explicit(&task->join_waker, memory_order_relaxed);
-        new = (old & ~(NIO_STATE_RUNNING | NIO_STATE_NOTIFIED)) | NIO_STATE_COMPLETE;
+        new = (old & ~NIO_STATE_WAKES) | NIO_STATE_COMPLETE;
         new -= NIO_STATE_REF;
         if (nio_state_refs(new) == 0)
             break; /* nobody else can reach the task: no RMW is needed, and no waker can be set */
@@ -127,7 +130,7 @@ static inline bool nio_state_complete(struct nio_task *task, uintptr_t *ret_wake
 NIO_NODISCARD enum nio_wake_action nio_state_wake_by_ref(struct nio_task *task);
 /* A wake that gives up the waker's reference. */
 NIO_NODISCARD enum nio_wake_action nio_state_wake_by_value(struct nio_task *task);
-/* The wake of a coroutine's finished operation: also sets OP_DONE. */
+/* The wake of a coroutine's finished operation: the next nio_state_start() returns OP_DONE. */
 NIO_NODISCARD enum nio_wake_action nio_state_wake_op_done(struct nio_task *task);
 /* An abort by a holder of a reference: sets CANCELLED and wakes. */
 NIO_NODISCARD enum nio_wake_action nio_state_cancel(struct nio_task *task);
@@ -161,6 +164,13 @@ static inline bool nio_state_drop_join(struct nio_task *task)
      * needed. */
     uint64_t old = atomic_load_explicit(&task->state, memory_order_acquire);
     return nio_state_refs(old) == 1 || nio_state_drop_join_slow(task);
+}
+
+/* A blocking function begins.  Returns the state before, whose CANCELLED the caller heeds. */
+static inline uint64_t nio_state_start_on_pool(struct nio_task *task)
+{
+    /* [TS2] acquire: as in nio_state_start() */
+    return atomic_fetch_or_explicit(&task->state, NIO_STATE_ON_POOL, memory_order_acquire);
 }
 
 /* Whether somebody asked the task to end, as far as this thread has heard. */

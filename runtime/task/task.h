@@ -28,7 +28,7 @@ struct nio_task;
 
 /* The one way from a task to its scheduler: embedded at the head of the runtime. */
 struct nio_schedule {
-    /* Queues a task that has just become NOTIFIED; any thread; never suspends. */
+    /* Queues a task that the caller owns since its wake; any thread; never suspends. */
     void (*schedule)(const struct nio_schedule *self, struct nio_task *task);
     /* Frees the cell of a task whose last reference is gone; any thread. */
     void (*release)(const struct nio_schedule *self, struct nio_task *task);
@@ -46,7 +46,7 @@ enum nio_task_flag {
     NIO_TASK_OP_CANCELLED = 1 << 3, /* its operations were asked to end */
     NIO_TASK_FINISHED = 1 << 4,     /* has returned; the result is in place */
     NIO_TASK_OUTPUT_VALID = 1 << 5, /* a future that was polled to its end */
-    NIO_TASK_QUEUED = 1 << 7,       /* yielded: stands in a queue while RUNNING */
+    NIO_TASK_OP_DONE = 1 << 7,      /* the operation it waited for has ended; set by the waker */
     NIO_TASK_VISITS = 1 << 6        /* goes to other workers to cancel operations on their rings */
 };
 
@@ -75,7 +75,7 @@ struct nio_task {
     uint16_t pinned_worker; /* with NUMIO_AFFINITY_WORKER, constant */
     uint8_t kind;           /* enum nio_task_kind, constant */
     uint8_t affinity;       /* enum numio_affinity, constant */
-    uint8_t flags;          /* enum nio_task_flag; the running task only */
+    uint8_t flags;          /* enum nio_task_flag; the task's owner only: task/state.h */
     uint8_t wait_kind;      /* enum nio_wait_kind; the running task only */
 };
 

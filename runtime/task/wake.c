@@ -5,6 +5,8 @@
 
 #include "runtime/base/futex.h"
 
+_Thread_local const struct nio_schedule *nio_current_schedule;
+
 void nio_join_waker_wake(uintptr_t waker, const struct nio_schedule *by)
 {
     if (waker & 1u) {
@@ -45,12 +47,16 @@ struct numio_waker numio_waker_clone(const struct numio_waker *waker)
     return *waker;
 }
 
-void numio_waker_wake(struct numio_waker *waker)
+NIO_NOINLINE void numio_waker_wake(struct numio_waker *waker)
 {
     struct nio_task *task = waker->_task;
     waker->_task = NULL;
     if (!task)
         return;
+    if (NIO_LIKELY(task->scheduler == nio_current_schedule)) {
+        nio_wake_act(task, nio_state_wake_by_value(task));
+        return;
+    }
     /* The reference is kept until the task is queued: on a thread that is no worker it is what
      * keeps the runtime's memory there, if the woken task turns out to be the last. */
     nio_wake_act(task, nio_state_wake_by_ref(task));

@@ -6,6 +6,11 @@
 
 #include "runtime/task/state.h"
 
+/* The runtime of the worker whose thread this is, NULL on other threads.  Read by functions that
+ * are not inlined and do not suspend: a coroutine may go on in another thread. */
+extern _Thread_local const struct nio_schedule *nio_current_schedule
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
 /* Queues or releases the task, as the transition said. */
 static inline void nio_wake_act(struct nio_task *task, enum nio_wake_action action)
 {

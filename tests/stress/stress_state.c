@@ -166,7 +166,7 @@ static void *run(void *arg)
         bool is_end = round / BATCH % 2;
         if (self == 0) {
             is_over = round % BATCH == 0 && nio_now_ns() > end_ns;
-            set_up(is_end ? NIO_STATE_RUNNING | NIO_STATE_JOIN_INTEREST | 3 * NIO_STATE_REF
+            set_up(is_end ? NIO_STATE_WAKE | NIO_STATE_JOIN_INTEREST | 3 * NIO_STATE_REF
                           : 3 * NIO_STATE_REF);
         }
         stress_meet(&barrier);
