@@ -110,7 +110,7 @@ Test(local_queue, steal_takes_half_rounded_up)
         uint32_t count;
         start();
         push(&queue, 0, length);
-        struct nio_task *run = nio_local_queue_steal(&queue, &thief, &count);
+        struct nio_task *run = nio_local_queue_steal(&queue, &thief, NIO_LOCAL_QUEUE_SLOTS, &count);
         unsigned wanted = (length + 1) / 2;
         cr_assert_eq(count, wanted);
         cr_assert_eq(run == NULL, wanted == 0);
@@ -131,13 +131,13 @@ Test(local_queue, a_second_thief_is_refused_while_the_first_copies)
     uint32_t count;
     push(&queue, 0, 4);
     claim_by_hand(&queue, 2);
-    cr_assert_null(nio_local_queue_steal(&queue, &thief, &count));
+    cr_assert_null(nio_local_queue_steal(&queue, &thief, NIO_LOCAL_QUEUE_SLOTS, &count));
     cr_assert_eq(count, 0);
     cr_assert_eq(nio_local_queue_length(&queue), 2);
     cr_assert_eq(index_of(nio_local_queue_pop(&queue, true)), 2,
                  "the owner goes on behind the claim");
     finish_by_hand(&queue);
-    cr_assert_eq(index_of(nio_local_queue_steal(&queue, &thief, &count)), 3);
+    cr_assert_eq(index_of(nio_local_queue_steal(&queue, &thief, NIO_LOCAL_QUEUE_SLOTS, &count)), 3);
 }
 
 Test(local_queue, a_thief_without_room_takes_nothing)
@@ -145,7 +145,7 @@ Test(local_queue, a_thief_without_room_takes_nothing)
     uint32_t count;
     push(&queue, 0, 4);
     push(&thief, SLOTS, HALF + 1);
-    cr_assert_null(nio_local_queue_steal(&queue, &thief, &count));
+    cr_assert_null(nio_local_queue_steal(&queue, &thief, NIO_LOCAL_QUEUE_SLOTS, &count));
     cr_assert_eq(count, 0);
     cr_assert_eq(nio_local_queue_length(&queue), 4);
 }
@@ -239,7 +239,7 @@ static void random_step(struct nio_rng *rng, unsigned *next, bool *is_claimed, u
     } else if (choice == 15) {
         uint32_t count;
         unsigned wanted = *is_claimed ? 0 : (model_length(&queue_model) + 1) / 2;
-        struct nio_task *run = nio_local_queue_steal(&queue, &thief, &count);
+        struct nio_task *run = nio_local_queue_steal(&queue, &thief, NIO_LOCAL_QUEUE_SLOTS, &count);
         cr_assert_eq(count, wanted);
         for (unsigned i = 0; i + 1 < wanted; i++)
             cr_assert_eq(index_of(nio_local_queue_pop(&thief, true)),

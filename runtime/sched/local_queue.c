@@ -45,9 +45,10 @@ uint32_t nio_local_queue_overflow(struct nio_local_queue *queue, struct nio_mpsc
     return count;
 }
 
-/* Claims up to half of the queue for a thief: moves `real` ahead of `steal`.  Returns the number
- * of claimed tasks and the first one's position. */
-static uint32_t claim(struct nio_local_queue *from, uint32_t *ret_first, uint64_t *ret_head)
+/* Claims up to half of the queue, at most `max`, for a thief: moves `real` ahead of `steal`.
+ * Returns the number of claimed tasks and the first one's position. */
+static uint32_t claim(struct nio_local_queue *from, uint32_t max, uint32_t *ret_first,
+                      uint64_t *ret_head)
 {
     /* [LQ6] acquire: the loop must not read a tail older than this head.  Pairs with [LQ4] and
      * [LQ7]. */
@@ -64,6 +65,8 @@ static uint32_t claim(struct nio_local_queue *from, uint32_t *ret_first, uint64_
         count = length - length / 2u;
         if (count == 0 || length > NIO_LOCAL_QUEUE_SLOTS)
             return 0; /* empty, or the owner is taking the newest */
+        if (count > max)
+            count = max;
         *ret_first = real;
         next = nio_local_queue_head((uint32_t)(head >> 32) + 1, real, (uint16_t)(real + count));
         /* [LQ6] acq_rel: the claim; acquire on failure as above */
@@ -74,7 +77,7 @@ static uint32_t claim(struct nio_local_queue *from, uint32_t *ret_first, uint64_
 }
 
 struct nio_task *nio_local_queue_steal(struct nio_local_queue *from, struct nio_local_queue *into,
-                                       uint32_t *ret_count)
+                                       uint32_t max, uint32_t *ret_count)
 {
     /* relaxed: the caller owns `into` */
     uint32_t tail = atomic_load_explicit(&into->tail, memory_order_relaxed);
@@ -83,7 +86,7 @@ struct nio_task *nio_local_queue_steal(struct nio_local_queue *from, struct nio_
         return NULL; /* a thief of ours is still copying */
     uint32_t first = 0;
     uint64_t head = 0;
-    uint32_t count = claim(from, &first, &head);
+    uint32_t count = claim(from, max, &first, &head);
     if (count == 0)
         return NULL;
     for (uint32_t i = 0; i + 1 < count; i++) {

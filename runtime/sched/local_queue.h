@@ -190,10 +190,10 @@ uint32_t nio_local_queue_overflow(struct nio_local_queue *queue, struct nio_mpsc
                                   struct nio_mpsc_node **ret_last);
 
 /* The owner of `into`, which must have room for half a ring: moves up to half of `from`'s tasks
- * there.  Returns one of them to run at once, NULL if there was nothing to take; *ret_count is the
- * number taken, that one included. */
+ * there, at most `max`.  Returns one of them to run at once, NULL if there was nothing to take;
+ * *ret_count is the number taken, that one included. */
 struct nio_task *nio_local_queue_steal(struct nio_local_queue *from, struct nio_local_queue *into,
-                                       uint32_t *ret_count);
+                                       uint32_t max, uint32_t *ret_count);
 
 /* Aborts if the positions are impossible.  Any thread. */
 void nio_local_queue_check(const struct nio_local_queue *queue);

@@ -114,6 +114,7 @@ NIO_NOINLINE void nio_push_tail(struct nio_worker *worker, struct nio_task *task
         enum nio_reach reach = which == NIO_QUEUE_NODE ? NIO_REACH_NODE : NIO_REACH_ANY;
         nio_inject_push(&worker->node->overflow[reach], first, last, count + 1);
         nio_count(&worker->counters.overflowed, count + 1);
+        nio_thrift_end(&worker->thrift); /* it will need them itself */
     }
     if (is_announced)
         offer(worker, queue, which);

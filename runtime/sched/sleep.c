@@ -78,19 +78,32 @@ static void sleep_until_woken(struct nio_worker *worker)
         nio_idle_leave(&node->idle, worker->index_in_node, was_searching && !has_parked);
 }
 
+static void judge_thrift(struct nio_worker *worker)
+{
+    if (nio_may_spin(worker))
+        nio_thrift_judge(&worker->thrift, nio_now_ns());
+    else
+        worker->thrift = (struct nio_thrift){ 0 };
+}
+
 /* Nothing to run at home.  Returns what it found, or sleeps and returns NULL. */
 struct nio_task *nio_idle(struct nio_worker *worker, bool may_block)
 {
     bool spins = may_block && nio_wants_spin(worker);
+    struct nio_task *task;
     /* What will wait in any case is submitted by the same system call that sleeps. */
     if (!may_block || spins || nio_driver_is_eager(worker->driver))
         nio_flush_own(worker);
     nio_restart_turns(worker);
+    if (may_block && worker->thrift.began_ns != 0)
+        judge_thrift(worker);
+    if (may_block && worker->thrift.pause_ns != 0 && (task = nio_spin_thrifty(worker)))
+        return task;
     /* Without work in sight the search, which others would have to respect, can wait a few looks;
      * but not for ever. */
     bool can_wait = spins && !worker->is_searching &&
                     (nio_driver_has_completions(worker->driver) || !nio_sees_work(worker));
-    struct nio_task *task = can_wait ? nio_look_home(worker) : nio_look(worker);
+    task = can_wait ? nio_look_home(worker) : nio_look(worker);
     if (task)
         nio_flush_own(worker); /* it may run for long */
     if (task || !may_block)

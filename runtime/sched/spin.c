@@ -50,7 +50,7 @@ void nio_end_idle(struct nio_worker *worker)
         end_search(worker);
 }
 
-static bool may_spin(const struct nio_worker *worker)
+bool nio_may_spin(const struct nio_worker *worker)
 {
     if (!worker->can_spin || worker->handle->config.idle == NUMIO_IDLE_PARK)
         return false;
@@ -63,7 +63,7 @@ static bool may_spin(const struct nio_worker *worker)
 bool nio_wants_spin(const struct nio_worker *worker)
 {
     const struct numio_config *config = &worker->handle->config;
-    return may_spin(worker) &&
+    return nio_may_spin(worker) &&
            (config->idle == NUMIO_IDLE_SPIN || worker->idle_average_ns <= (int64_t)config->spin_ns);
 }
 
@@ -95,7 +95,7 @@ struct nio_task *nio_look(struct nio_worker *worker)
  * are at home only: an answer from another worker often comes sooner than a search would take. */
 struct nio_task *nio_spin(struct nio_worker *worker)
 {
-    if (!may_spin(worker))
+    if (!nio_may_spin(worker))
         return NULL;
     bool is_endless = worker->handle->config.idle == NUMIO_IDLE_SPIN;
     uint64_t limit_ns = worker->handle->config.spin_ns;
@@ -111,7 +111,7 @@ struct nio_task *nio_spin(struct nio_worker *worker)
         if (nio_parker_consume(&worker->parker))
             continue; /* whatever it was for, the next looks see it */
         if (i % SPIN_CLOCK_INTERVAL == 0) {
-            if (nio_phase(worker->handle) != NIO_PHASE_RUNNING || !may_spin(worker))
+            if (nio_phase(worker->handle) != NIO_PHASE_RUNNING || !nio_may_spin(worker))
                 return NULL;
             if (worker->idle_since_ns == 0)
                 worker->idle_since_ns = nio_now_ns();
@@ -120,4 +120,30 @@ struct nio_task *nio_spin(struct nio_worker *worker)
         }
         nio_cpu_relax();
     }
+}
+
+/* Pauses before taking others' work again, without touching what they write; looks at them now and
+ * then only. */
+struct nio_task *nio_spin_thrifty(struct nio_worker *worker)
+{
+    struct nio_thrift *thrift = &worker->thrift;
+    uint64_t look_ns = 0;
+    for (uint64_t now_ns; (now_ns = nio_now_ns()) < thrift->until_ns;) {
+        struct nio_task *task = nio_look_home(worker);
+        if (task)
+            return task;
+        if (nio_phase(worker->handle) != NIO_PHASE_RUNNING || !nio_may_spin(worker))
+            break;
+        if (now_ns >= look_ns) {
+            if (look_ns != 0 && !nio_sees_work(worker))
+                return NULL;
+            if (nio_sibling_is_stuck(worker, now_ns))
+                break;
+            look_ns = now_ns + NIO_THRIFT_LOOK_NS;
+        }
+        (void)nio_parker_consume(&worker->parker); /* whatever it was for, the next look sees it */
+        nio_cpu_relax();
+    }
+    thrift->until_ns = 0;
+    return NULL;
 }

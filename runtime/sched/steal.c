@@ -56,6 +56,13 @@ static struct nio_task *take_injected(struct nio_worker *worker, struct nio_node
                       NIO_LOCAL_QUEUE_SLOTS / 2);
 }
 
+/* Tasks of others were taken, as far as the worker knows. */
+static void took(struct nio_worker *worker, uint32_t count)
+{
+    struct nio_thrift *thrift = &worker->thrift;
+    nio_thrift_took(thrift, count, thrift->began_ns == 0 ? nio_now_ns() : 0);
+}
+
 /* Overflow comes back in small batches, among the new tasks: a large batch would be displaced again
  * by what its tasks spawn, and would turn a tree of tasks breadth first (fib27: 2.7 times slower
  * with 128). */
@@ -63,7 +70,11 @@ static struct nio_task *take_overflow(struct nio_worker *worker, struct nio_node
                                       enum nio_reach reach, uint32_t max)
 {
     enum nio_queue_class which = reach == NIO_REACH_ANY ? NIO_QUEUE_NEW : NIO_QUEUE_NODE;
-    return take_batch(worker, &node->overflow[reach], &worker->queues[which], max);
+    uint64_t before = nio_counter(&worker->counters.inject_taken);
+    struct nio_task *task = take_batch(worker, &node->overflow[reach], &worker->queues[which], max);
+    if (task)
+        took(worker, (uint32_t)(nio_counter(&worker->counters.inject_taken) - before));
+    return task;
 }
 
 struct nio_task *nio_take_injected(struct nio_worker *worker)
@@ -74,6 +85,8 @@ struct nio_task *nio_take_injected(struct nio_worker *worker)
 
 struct nio_task *nio_take_overflow(struct nio_worker *worker, uint32_t max)
 {
+    if (NIO_UNLIKELY(worker->thrift.pause_ns != 0) && nio_now_ns() < worker->thrift.until_ns)
+        return NULL;
     struct nio_task *task = take_overflow(worker, worker->node, NIO_REACH_ANY, max);
     return task ? task : take_overflow(worker, worker->node, NIO_REACH_NODE, max);
 }
@@ -89,9 +102,11 @@ static struct nio_task *steal_from(struct nio_worker *worker, struct nio_worker 
         if (nio_local_queue_length(from) == 0)
             continue;
         uint32_t count;
-        struct nio_task *task = nio_local_queue_steal(from, &worker->queues[order[i]], &count);
+        uint32_t max = nio_thrift_max(&worker->thrift, NIO_LOCAL_QUEUE_SLOTS);
+        struct nio_task *task = nio_local_queue_steal(from, &worker->queues[order[i]], max, &count);
         if (!task)
             continue;
+        took(worker, count);
         nio_count(is_near ? &worker->counters.stolen_near : &worker->counters.stolen_far, count);
         return task;
     }
@@ -168,6 +183,40 @@ static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
         }
     }
     return NULL;
+}
+
+static bool has_queued(const struct nio_worker *worker)
+{
+    for (unsigned which = 0; which < NIO_QUEUE_COUNT; which++)
+        if (nio_local_queue_length(&worker->queues[which]) > 0)
+            return true;
+    return nio_lifo_peek(&worker->lifo) != NULL;
+}
+
+/* Changes while the worker gets on: also in a long poll that spawns. */
+static uint64_t progress_of(const struct nio_worker *worker)
+{
+    return nio_counter(&worker->counters.polls) + nio_counter(&worker->counters.spawned);
+}
+
+bool nio_sibling_is_stuck(struct nio_worker *worker, uint64_t now_ns)
+{
+    struct nio_node *node = worker->node;
+    if (worker->suspect < node->worker_count) {
+        struct nio_worker *suspect = node->workers[worker->suspect];
+        if (progress_of(suspect) == worker->suspect_progress && has_queued(suspect))
+            return now_ns - worker->suspect_since_ns >= NIO_STUCK_NS;
+    }
+    for (unsigned i = 1; i <= node->worker_count; i++) {
+        struct nio_worker *next = node->workers[(worker->suspect + i) % node->worker_count];
+        if (next == worker || !has_queued(next))
+            continue;
+        worker->suspect = next->index_in_node;
+        worker->suspect_progress = progress_of(next);
+        worker->suspect_since_ns = now_ns;
+        break;
+    }
+    return false;
 }
 
 /* The LIFO slot of a sibling that does not come around to it.  One suspect at a time is watched

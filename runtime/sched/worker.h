@@ -14,6 +14,7 @@
 #include "runtime/sched/handle.h"
 #include "runtime/sched/lifo.h"
 #include "runtime/sched/parker.h"
+#include "runtime/sched/thrift.h"
 
 /* Counters: the owner writes, anybody reads a value a moment old. */
 struct nio_worker_counters {
@@ -98,7 +99,8 @@ struct nio_worker {
     uint64_t idle_since_ns;  /* 0 while busy */
     int64_t idle_average_ns; /* how long it was idle lately, weighted */
     unsigned suspect;        /* the sibling whose LIFO slot may be stuck, and since when */
-    uint64_t suspect_polls, suspect_since_ns;
+    uint64_t suspect_polls, suspect_progress, suspect_since_ns;
+    struct nio_thrift thrift; /* whether it pays to take others' work */
     struct nio_stripe stripe;
     struct nio_stack_pool stack_pool;
     struct nio_overflow_thread overflow;
@@ -210,6 +212,12 @@ struct nio_task *nio_spin(struct nio_worker *worker);
 struct nio_task *nio_look_home(struct nio_worker *worker);
 struct nio_task *nio_look(struct nio_worker *worker);
 
+/* Waits for work to come while it does not pay to take others': NULL when it may again, or when
+ * nobody has any. */
+struct nio_task *nio_spin_thrifty(struct nio_worker *worker);
+/* Whether the policy and the plan allow to spin now. */
+bool nio_may_spin(const struct nio_worker *worker);
+
 /* sched/sleep.c; the owner only. */
 /* Nothing to run at home.  Returns what it found elsewhere, or sleeps and returns NULL. */
 struct nio_task *nio_idle(struct nio_worker *worker, bool may_block);
@@ -227,6 +235,8 @@ struct nio_task *nio_take_overflow(struct nio_worker *worker, uint32_t max);
 struct nio_task *nio_steal(struct nio_worker *worker);
 /* Owner, after announcing its sleep: whether some source of work has something for it. */
 bool nio_sees_work(struct nio_worker *worker);
+/* Owner: whether a sibling with tasks in its queues has been in one poll for NIO_STUCK_NS. */
+bool nio_sibling_is_stuck(struct nio_worker *worker, uint64_t now_ns);
 /* Owner: reaps siblings' completions; their tasks are then in its own queues. */
 unsigned nio_reap_siblings(struct nio_worker *worker);
 

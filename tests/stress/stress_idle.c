@@ -62,7 +62,7 @@ static bool search(struct sleeper *self)
     if (!self->is_searching)
         return false;
     uint32_t count;
-    if (!nio_local_queue_steal(&pushers_queue, &self->queue, &count))
+    if (!nio_local_queue_steal(&pushers_queue, &self->queue, NIO_LOCAL_QUEUE_SLOTS, &count))
         return false;
     STRESS_CHECK(count == 1);
     self->is_searching = false;

@@ -111,7 +111,8 @@ static void *run_thief(void *arg)
         if (&members[victim] == self)
             continue;
         uint32_t count;
-        struct nio_task *task = nio_local_queue_steal(&members[victim].queue, &self->queue, &count);
+        struct nio_task *task = nio_local_queue_steal(&members[victim].queue, &self->queue,
+                                                      NIO_LOCAL_QUEUE_SLOTS, &count);
         self->stolen += count;
         STRESS_CHECK((task == NULL) == (count == 0));
         for (; task; task = nio_local_queue_pop_newest(&self->queue, true))
