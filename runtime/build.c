@@ -50,7 +50,7 @@ static int make_plan(struct numio_handle *handle)
     int rc = numio_topology_load(c->topology, &handle->topology);
     if (rc < 0)
         return rc;
-    nio_driver_probe(&probe);
+    nio_driver_probe(c->driver, &probe);
     struct nio_plan_options options = {
         .shard_by = c->shard_by,
         .workers = c->workers,
@@ -73,6 +73,8 @@ static int make_plan(struct numio_handle *handle)
         return rc;
     handle->profile = (enum numio_driver)rc;
     nio_handle_add_reason(handle, reason);
+    if (c->sq_thread_cpu >= 0 && handle->profile != NUMIO_DRIVER_SQPOLL)
+        nio_handle_add_reason(handle, "sq_thread_cpu is not used: the driver has no SQ thread");
     if (handle->profile == NUMIO_DRIVER_SQPOLL || !options.want_sq)
         return 0;
     /* No SQ thread after all: no core is kept free for it. */

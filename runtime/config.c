@@ -25,16 +25,18 @@ enum {
     BLOCKING_QUEUE_DEFAULT = 16384
 };
 
+/* The largest values that make sense: a second of an idle SQ thread's core; ticks of some 20 ns
+ * that together take a millisecond or two. */
+enum { SQ_IDLE_MS_MAX = 1000, INTERVAL_MAX = 65536 };
+
 static const uint64_t keep_alive_ns_default = 10000000000u;
 static const uint64_t spin_ns_max = 1000000000u;
 
 int numio_config_init(struct numio_config *config, size_t size)
 {
-    if (size > sizeof *config)
-        return nio_error(-E2BIG, "numio_config: size is %zu, this library knows %zu bytes", size,
-                         sizeof *config);
     if (size < sizeof *config)
         return nio_error(-EINVAL, "numio_config: size is %zu, expected %zu", size, sizeof *config);
+    memset(config, 0, size); /* also what this library does not know */
     *config = (struct numio_config){
         .size = size, .name = "numio", .sq_thread_cpu = -1, .report_overflow = true
     };
@@ -245,6 +247,15 @@ int nio_config_complete(struct numio_config *c)
     if (c->spin_ns > spin_ns_max)
         return nio_error(-EINVAL, "spin_ns: %llu is more than a second; use idle = spin",
                          (unsigned long long)c->spin_ns);
+    if (c->sq_idle_ms > SQ_IDLE_MS_MAX)
+        return nio_error(-EINVAL, "sq_idle_ms: %u is more than %d", c->sq_idle_ms,
+                         (int)SQ_IDLE_MS_MAX);
+    if (c->inject_interval > INTERVAL_MAX || c->driver_interval > INTERVAL_MAX)
+        return nio_error(-EINVAL, "%s_interval: %u is more than %d",
+                         c->inject_interval > INTERVAL_MAX ? "inject" : "driver",
+                         c->inject_interval > INTERVAL_MAX ? c->inject_interval
+                                                           : c->driver_interval,
+                         (int)INTERVAL_MAX);
     if (c->sq_thread_cpu < -1)
         return nio_error(-EINVAL, "sq_thread_cpu: %d is no CPU; -1 lets the plan choose",
                          c->sq_thread_cpu);

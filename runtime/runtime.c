@@ -6,6 +6,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/base/mem.h"
+#include "runtime/base/versioned.h"
 #include "runtime/blocking/blocking.h"
 #include "runtime/config_check.h"
 #include "runtime/lifecycle.h"
@@ -31,10 +32,11 @@ int numio_runtime_create(const struct numio_config *config, struct numio_runtime
     struct numio_config complete;
     int rc = numio_config_init(&complete, sizeof complete);
     if (rc == 0 && config) {
-        if (config->size != sizeof complete)
-            return nio_error(-EINVAL, "numio_config: size is %zu; use numio_config_init()",
-                             config->size);
+        rc = nio_versioned_check("numio_config", config, config->size, sizeof complete);
+        if (rc < 0)
+            return rc;
         complete = *config;
+        complete.size = sizeof complete;
     }
     if (rc == 0)
         rc = numio_config_from_env(&complete);

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""mutate.py [--list] [--only RE] [--jobs N]: do the stress tests see what they claim to see?
+"""mutate.py [--list] [--check-fit] [--only RE] [--jobs N]: do the stress tests see what they claim
+to see?
 
 Each mutant weakens one memory order or leaves one step of a protocol out, in a copy of the sources
 below build/mutants; the stress program named for it must then fail.  Programs of kind "tsan" run
@@ -81,7 +82,7 @@ MUTANTS = [
     Mutant("BM2", "runtime/base/mpsc.h", "[BM2] acquire", ACQUIRE, RELAXED, "stress_slab", "tsan"),
     Mutant("ID1", "runtime/sched/idle.h", "[ID1] seq_cst", SEQ_CST, RELAXED, "stress_idle",
            "hidden"),
-    Mutant("the last look", "runtime/sched/worker.c", "sleep_until_woken(",
+    Mutant("the last look", "runtime/sched/sleep.c", "sleep_until_woken(",
            "!nio_sees_work(worker) && ", "", "stress_wake", "native"),
     Mutant("PK1", PARKER_C, "[PK1] acquire: as above", ACQUIRE, RELAXED, "stress_parker", "tsan"),
     Mutant("PK1", "runtime/sched/parker.h", "[PK1] acquire", ACQUIRE, RELAXED, "stress_parker",
@@ -185,6 +186,19 @@ def judge(mutant, source, builds, jobs):
     return ("hidden" if mutant.kind == "hidden" else "survived"), ""
 
 
+def check_fit(mutants):
+    """Whether each mutant changes something, in the sources as they are."""
+    bad = 0
+    for m in mutants:
+        with open(m.path, encoding="utf-8") as file:
+            text = file.read()
+        if mutate(text, m) in (None, text):
+            print("misfit: %s in %s: change its entry here with the code" % (m.label, m.path))
+            bad = 1
+    print("%d mutants fit the sources" % len(mutants) if not bad else "mutants do not fit")
+    return bad
+
+
 def check_unmutated(mutants, builds, jobs):
     """The programs must pass as they are, or a failure says nothing."""
     for kind, program in sorted({(m.kind, m.program) for m in mutants if m.kind != "hidden"}):
@@ -199,6 +213,8 @@ def check_unmutated(mutants, builds, jobs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--list", action="store_true", help="print the mutants and leave")
+    parser.add_argument("--check-fit", action="store_true",
+                        help="only look whether each mutant still fits the sources")
     parser.add_argument("--only", default="", metavar="RE", help="mutants whose line matches")
     parser.add_argument("--jobs", default=str(os.cpu_count() or 1))
     args = parser.parse_args()
@@ -209,6 +225,8 @@ def main():
         for m in mutants:
             print("%-15s %-28s %-20s %s" % (m.label, m.path, m.program, m.kind))
         return 0
+    if args.check_fit:
+        return check_fit(mutants)
     builds = configure(copy_sources())
     check_unmutated(mutants, builds, args.jobs)
     counts = collections.Counter()

@@ -69,6 +69,7 @@ step_shellcheck() {
 # What the scripts promise beside their work: judging figures, installing packages.
 step_scripts() {
     python3 perf/report.py --self-test
+    python3 scripts/mutate.py --check-fit
     scripts/check_packages.sh
 }
 

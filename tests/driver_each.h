@@ -15,7 +15,7 @@
 static inline bool each_has_uring(void)
 {
     struct nio_driver_probe probe;
-    nio_driver_probe(&probe);
+    nio_driver_probe(NUMIO_DRIVER_AUTO, &probe);
     const char *required = getenv("NUMIO_REQUIRE");
     if (!probe.has_uring && required && strstr(required, "uring"))
         cr_assert_fail("NUMIO_REQUIRE names uring, but: %s", probe.reason);

@@ -35,10 +35,32 @@ Test(config, init_refuses_a_size_it_does_not_know)
 {
     struct numio_config c;
     memset(&c, 0x5a, sizeof c);
-    cr_assert_eq(numio_config_init(&c, sizeof c + 8), -E2BIG);
     cr_assert_eq(numio_config_init(&c, sizeof c - 8), -EINVAL);
     cr_assert_eq(numio_config_init(&c, 0), -EINVAL);
     cr_assert_eq(*(unsigned char *)&c, 0x5a, "a failed init leaves the struct alone");
+}
+
+/* As a program has it that was built for a newer numio. */
+struct newer_config {
+    struct numio_config known;
+    uint64_t unknown[2];
+};
+
+Test(config, a_newer_programs_struct_is_taken_unless_it_says_what_is_not_known)
+{
+    struct newer_config c;
+    struct numio_runtime *runtime = NULL;
+    memset(&c, 0x5a, sizeof c);
+    cr_assert_eq(numio_config_init(&c.known, sizeof c), 0);
+    cr_assert(c.unknown[0] == 0 && c.unknown[1] == 0);
+    cr_assert_eq(c.known.size, sizeof c);
+    c.known.workers = 1;
+    c.known.driver = NUMIO_DRIVER_EPOLL;
+    cr_assert_eq(numio_runtime_create(&c.known, &runtime), 0, "%s", numio_strerror_detail());
+    numio_runtime_destroy(runtime);
+    c.unknown[1] = 1;
+    cr_assert_eq(numio_runtime_create(&c.known, &runtime), -E2BIG);
+    cr_assert(strstr(numio_strerror_detail(), "numio_config"), "%s", numio_strerror_detail());
 }
 
 Test(config, create_refuses_a_struct_that_was_not_initialised)
@@ -121,6 +143,9 @@ static const struct bad_value bad_values[] = {
     { MEMBER(stack_bytes, MEMBER_U64), 4096, NULL },
     { MEMBER(stack_bytes, MEMBER_U64), (64u << 20) + 1, NULL },
     { MEMBER(blocking_threads, MEMBER_U32), 4097, NULL },
+    { MEMBER(sq_idle_ms, MEMBER_U32), 1001, NULL },
+    { MEMBER(inject_interval, MEMBER_U32), 65537, NULL },
+    { MEMBER(driver_interval, MEMBER_U32), 65537, NULL },
     /* these are found out when the plan is made */
     { MEMBER(topology, MEMBER_TEXT), 0, "pack:two" },
     { MEMBER(topology, MEMBER_TEXT), 0, "/nowhere/machine.xml" },
@@ -274,10 +299,10 @@ Test(config, the_largest_values_work, .timeout = 20)
 {
     struct numio_config c = fixture_config(NUMIO_DRIVER_AUTO, 2);
     c.name = "eightchr";
-    c.sq_idle_ms = UINT32_MAX;
+    c.sq_idle_ms = 1000;
     c.spin_ns = 1000000000;
-    c.inject_interval = UINT32_MAX;
-    c.driver_interval = UINT32_MAX;
+    c.inject_interval = 65536;
+    c.driver_interval = 65536;
     c.stack_bytes = 64 << 20;
     c.blocking_threads = 4096;
     c.blocking_keep_alive_ns = UINT64_MAX;

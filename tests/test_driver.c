@@ -706,7 +706,7 @@ static int as_ordinary_user(void)
     struct nio_driver_probe probe;
     if (setrlimit(RLIMIT_MEMLOCK, &small) < 0 || setgid(12345) < 0 || setuid(12345) < 0)
         return 1;
-    nio_driver_probe(&probe);
+    nio_driver_probe(NUMIO_DRIVER_AUTO, &probe);
     for (int i = 0; i < 3; i++) {
         struct nio_driver_options options = harness_options(harness_profiles[i]);
         struct nio_driver *driver;

@@ -60,7 +60,7 @@ static int live_without_io_uring(int error, const char *word)
     struct numio_op op;
     if (forbid_io_uring(error) < 0)
         return 1;
-    nio_driver_probe(&probe);
+    nio_driver_probe(NUMIO_DRIVER_AUTO, &probe);
     if (probe.has_uring || probe.uring_error != -error || !strstr(probe.reason, word))
         return 2;
     if (nio_driver_choose(NUMIO_DRIVER_AUTO, &probe, 8, 0, false, reason, sizeof reason) !=

@@ -132,6 +132,7 @@ Test(runtime, inside_a_task_its_handle_is_current, .timeout = 10)
     struct numio_handle *handle = numio_runtime_handle(runtime);
     cr_assert_null(numio_handle_current());
     cr_assert_eq(numio_current_worker(), -EINVAL);
+    cr_assert(strstr(numio_strerror_detail(), "worker"), "%s", numio_strerror_detail());
     cr_assert_eq(numio_current_node(), -EINVAL);
     cr_assert_eq(numio_block_on(handle, current_is, handle), 1);
     numio_runtime_destroy(runtime);

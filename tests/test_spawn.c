@@ -133,6 +133,29 @@ static void options_refused(struct numio_handle *handle, size_t offset, int64_t 
     options_refused(handle, offsetof(struct numio_spawn_opts, field), value,                       \
                     sizeof((struct numio_spawn_opts *)0)->field, #field)
 
+/* As a program has them that was built for a newer numio. */
+Test(spawn, a_newer_programs_options_are_taken_unless_they_say_what_is_not_known, .timeout = 10)
+{
+    struct numio_runtime *runtime = fixture_start(1);
+    struct numio_handle *handle = numio_runtime_handle(runtime);
+    struct numio_future future = { .poll = check_zeroes };
+    struct {
+        struct numio_spawn_opts known;
+        uint64_t unknown[2];
+    } opts;
+    struct numio_join *join = NULL;
+    memset(&opts, 0x5a, sizeof opts);
+    numio_spawn_opts_init(&opts.known, sizeof opts);
+    cr_assert(opts.unknown[0] == 0 && opts.unknown[1] == 0);
+    cr_assert_eq(numio_spawn(handle, &future, &opts.known, &join), 0, "%s",
+                 numio_strerror_detail());
+    cr_assert_eq(numio_join_await(&join), 0);
+    opts.unknown[1] = 1;
+    cr_assert_eq(numio_spawn(handle, &future, &opts.known, &join), -E2BIG);
+    cr_assert(strstr(numio_strerror_detail(), "spawn options"), "%s", numio_strerror_detail());
+    numio_runtime_destroy(runtime);
+}
+
 Test(spawn, each_field_out_of_range_is_refused_by_name, .timeout = 10)
 {
     struct numio_runtime *runtime = fixture_start(2);

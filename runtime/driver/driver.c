@@ -109,7 +109,7 @@ enum numio_driver nio_driver_profile(const struct nio_driver *driver)
 void nio_driver_submit(struct nio_driver *driver, struct numio_op *op)
 {
     op->_driver = driver;
-    if (op->_reserved == NIO_OP_PLACE_TIMER)
+    if (op->_place == NIO_OP_PLACE_TIMER)
         nio_timers_add(&driver->timers, op, nio_now_ns());
     else if (is_epoll(driver))
         nio_epoll_submit(driver, op);
@@ -120,7 +120,7 @@ void nio_driver_submit(struct nio_driver *driver, struct numio_op *op)
 void nio_driver_cancel(struct nio_driver *driver, struct numio_op *op)
 {
     NIO_DEBUG_ASSERT(op->_driver == driver);
-    if (op->_reserved == NIO_OP_PLACE_TIMER) {
+    if (op->_place == NIO_OP_PLACE_TIMER) {
         if (nio_timers_remove(&driver->timers, op))
             nio_driver_end(driver, op, -ECANCELED);
     } else if (is_epoll(driver)) {

@@ -37,7 +37,9 @@ struct nio_driver_probe {
     char reason[160]; /* sentence for the status when something is missing, else "" */
 };
 
-void nio_driver_probe(struct nio_driver_probe *ret_probe);
+/* Tries what matters for the wish: no ring for epoll, and an SQ thread only where one may be
+ * wanted. Context: a thread that may block for some milliseconds. */
+void nio_driver_probe(enum numio_driver wish, struct nio_driver_probe *ret_probe);
 
 /* The profile for a wish on a machine: pure.  Returns it (never AUTO) and, if it is not the wish
  * or AUTO settled for less than sqpoll, writes a sentence to ret_reason.  A wish that cannot be had

@@ -171,7 +171,7 @@ static int give_to_pool(struct nio_epoll *epoll, struct numio_op *op)
 {
     if (!epoll->offload)
         return -ENOSYS;
-    op->_reserved = NIO_OP_PLACE_OFFLOADED;
+    op->_place = NIO_OP_PLACE_OFFLOADED;
     /* relaxed: the pool orders it before the function runs */
     (void)atomic_fetch_add_explicit(&epoll->helpers, 1, memory_order_relaxed);
     int error = epoll->offload(epoll->offload_context, run_blocking, op);
@@ -179,7 +179,7 @@ static int give_to_pool(struct nio_epoll *epoll, struct numio_op *op)
         epoll->offloaded++;
         return 0;
     }
-    op->_reserved = NIO_OP_PLACE_RING;
+    op->_place = NIO_OP_PLACE_RING;
     /* relaxed: nobody else has seen it */
     (void)atomic_fetch_sub_explicit(&epoll->helpers, 1, memory_order_relaxed);
     return error;
@@ -190,7 +190,7 @@ static void offload(struct nio_epoll *epoll, struct numio_op *op)
 {
     int error = epoll->unplaced.head ? -EAGAIN : give_to_pool(epoll, op);
     if (error == -EAGAIN && epoll->offloaded > 0) {
-        op->_reserved = NIO_OP_PLACE_QUEUED;
+        op->_place = NIO_OP_PLACE_QUEUED;
         nio_op_queue_push(&epoll->unplaced, op);
     } else if (error && nio_op_opcode(op) == IORING_OP_CLOSE) {
         /* A descriptor must not stay open because no thread can be had: better a short block. */
@@ -219,7 +219,7 @@ static void take_finished(struct nio_epoll *epoll)
     struct numio_op *op = atomic_exchange_explicit(&epoll->finished, NULL, memory_order_acquire);
     while (op) {
         struct numio_op *next = nio_op_word(op, NIO_OP_WORD_LINK);
-        op->_reserved = NIO_OP_PLACE_RING;
+        op->_place = NIO_OP_PLACE_RING;
         epoll->offloaded--;
         nio_driver_end(&epoll->base, op, op->_result);
         op = next;
@@ -248,7 +248,7 @@ static int grow(struct nio_epoll *epoll, int fd)
 
 static void leave(struct nio_epoll *epoll, struct numio_op *op)
 {
-    op->_reserved = NIO_OP_PLACE_RING;
+    op->_place = NIO_OP_PLACE_RING;
     hint_store(&epoll->waiting, hint_load(&epoll->waiting) - 1);
 }
 
@@ -318,7 +318,7 @@ static void wait_for_fd(struct nio_epoll *epoll, struct numio_op *op)
         nio_driver_end(&epoll->base, op, error);
         return;
     }
-    op->_reserved = NIO_OP_PLACE_WAITING;
+    op->_place = NIO_OP_PLACE_WAITING;
     nio_op_queue_push(&epoll->slots[fd].waiting, op);
     hint_store(&epoll->waiting, hint_load(&epoll->waiting) + 1);
     error = watch_or_end(epoll, fd, op);
@@ -413,7 +413,7 @@ static void look_at_events(struct nio_epoll *epoll)
 void nio_epoll_submit(struct nio_driver *driver, struct numio_op *op)
 {
     struct nio_epoll *epoll = epoll_of(driver);
-    op->_reserved = NIO_OP_PLACE_RING;
+    op->_place = NIO_OP_PLACE_RING;
     nio_tally_add(&driver->by_owner.sqes, 1);
     if (nio_epoll_is_close(op))
         end_waiting(epoll, nio_epoll_op_fd(op), -EBADF);
@@ -423,12 +423,12 @@ void nio_epoll_submit(struct nio_driver *driver, struct numio_op *op)
 void nio_epoll_cancel(struct nio_driver *driver, struct numio_op *op)
 {
     struct nio_epoll *epoll = epoll_of(driver);
-    if (op->_reserved == NIO_OP_PLACE_WAITING) {
+    if (op->_place == NIO_OP_PLACE_WAITING) {
         (void)unlink_from(&epoll->slots[nio_epoll_op_fd(op)].waiting, op); /* it is there */
         leave(epoll, op);
-    } else if (op->_reserved == NIO_OP_PLACE_QUEUED) {
+    } else if (op->_place == NIO_OP_PLACE_QUEUED) {
         (void)unlink_from(&epoll->unplaced, op); /* it is there */
-        op->_reserved = NIO_OP_PLACE_RING;
+        op->_place = NIO_OP_PLACE_RING;
     } else {
         return; /* it has ended, or a pool thread is at it */
     }

@@ -78,7 +78,7 @@ static void push_op(struct nio_uring *uring, struct numio_op *op)
     unsigned opcode = nio_op_opcode(op);
     uint64_t name = nio_uring_name(op, uring->submitted);
     struct io_uring_sqe *sqe = nio_uring_next_sqe(uring);
-    op->_reserved = NIO_OP_PLACE_RING;
+    op->_place = NIO_OP_PLACE_RING;
     memcpy(sqe, op->_sqe, sizeof op->_sqe);
     /* After the copy: a wide load over what was just written in part would wait for the store. */
     sqe->user_data = name;
@@ -100,8 +100,8 @@ static void feed(struct nio_uring *uring)
     unsigned credits = free_credits(uring);
     while (uring->queue.head && room > 0 && credits > 0) {
         struct numio_op *op = nio_op_queue_pop(&uring->queue);
-        if (op->_reserved == NIO_OP_PLACE_QUEUED_CANCELLED) {
-            op->_reserved = NIO_OP_PLACE_RING;
+        if (op->_place == NIO_OP_PLACE_QUEUED_CANCELLED) {
+            op->_place = NIO_OP_PLACE_RING;
             uring->queued_cancelled--;
             nio_driver_end(&uring->base, op, -ECANCELED);
             continue;
@@ -121,8 +121,8 @@ static void sweep(struct nio_uring *uring)
     struct nio_op_queue kept = { 0 };
     struct numio_op *op;
     while ((op = nio_op_queue_pop(&uring->queue))) {
-        if (op->_reserved == NIO_OP_PLACE_QUEUED_CANCELLED) {
-            op->_reserved = NIO_OP_PLACE_RING;
+        if (op->_place == NIO_OP_PLACE_QUEUED_CANCELLED) {
+            op->_place = NIO_OP_PLACE_RING;
             nio_driver_end(&uring->base, op, -ECANCELED);
         } else {
             nio_op_queue_push(&kept, op);
@@ -139,7 +139,7 @@ void nio_uring_submit(struct nio_driver *driver, struct numio_op *op)
         push_op(uring, op);
         return;
     }
-    op->_reserved = NIO_OP_PLACE_QUEUED;
+    op->_place = NIO_OP_PLACE_QUEUED;
     nio_op_queue_push(&uring->queue, op);
     driver->flush_wanted = true;
     feed(uring); /* says that the queue waits */

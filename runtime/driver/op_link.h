@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* driver/op_link.h: what the driver keeps inside a struct numio_op while it owns it.
  *
- * Nothing is allocated for an operation.  `_reserved` says where the driver has it (enum
+ * Nothing is allocated for an operation.  `_place` says where the driver has it (enum
  * nio_op_place), and the user_data field of the request's image, which means nothing until the
  * image is copied to a ring, is the link of the driver's own queues.  The owner of the driver
  * only; a sibling that reaps a completion reads neither.
@@ -15,7 +15,7 @@
 
 #include "runtime/base/compiler.h"
 
-/* Values of numio_op._reserved. */
+/* Values of numio_op._place. */
 enum nio_op_place {
     NIO_OP_PLACE_RING = 0,         /* fresh, or in the kernel, or ended */
     NIO_OP_PLACE_TIMER,            /* a plain timeout: never leaves the driver */

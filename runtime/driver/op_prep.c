@@ -51,7 +51,7 @@ static inline void set_rest(struct numio_op *op)
     op->_result = 0;
     op->_state = NIO_OP_FRESH;
     op->_flags = 0;
-    op->_reserved = NIO_OP_PLACE_RING;
+    op->_place = NIO_OP_PLACE_RING;
 }
 
 static void set_image(struct numio_op *op, const struct io_uring_sqe *sqe)
@@ -201,7 +201,7 @@ void numio_op_timeout(struct numio_op *op, uint64_t delay_ns)
     op->_time[1] = (int64_t)(delay_ns % ns_per_s);
     io_uring_prep_timeout(&sqe, NULL, 0, 0); /* kept by the driver: driver/timers.h */
     set_image(op, &sqe);
-    op->_reserved = NIO_OP_PLACE_TIMER;
+    op->_place = NIO_OP_PLACE_TIMER;
 }
 
 void numio_op_nop(struct numio_op *op)

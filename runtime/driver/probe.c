@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What this process may do with io_uring, found by doing it: a small ring is made in each way, and
  * the kernel is asked which opcodes it knows.  Kernel versions are not looked at, because
- * distributions move features between them and containers take them away.
+ * distributions move features between them and containers take them away.  A profile that the wish
+ * rules out is not tried: a ring with an SQ thread costs a thread.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -46,12 +47,20 @@ static const char *missing_opcode(struct io_uring *ring)
 
 static int try_ring(unsigned flags, struct nio_driver_probe *probe, const char **ret_missing)
 {
+    struct nio_class_loan loan = { .is_changed = false };
     struct io_uring ring;
     struct io_uring_params params = { .flags = flags, .sq_thread_idle = 1 };
-    int error = nio_ring_setup(PROBE_ENTRIES, &ring, &params);
+    int error = flags & IORING_SETUP_SQPOLL ? nio_class_lend(&loan) : 0;
+    if (!error)
+        error = nio_ring_setup(PROBE_ENTRIES, &ring, &params);
     for (int i = 0; error == -ENOMEM && i < NIO_RING_PATIENCE_MS; i++) {
         (void)usleep(1000); /* shorter is as good */
         error = nio_ring_setup(PROBE_ENTRIES, &ring, &params);
+    }
+    int class_error = nio_class_give_back(&loan);
+    if (!error && class_error) {
+        io_uring_queue_exit(&ring);
+        error = class_error;
     }
     if (error)
         return error;
@@ -68,10 +77,31 @@ static int try_ring(unsigned flags, struct nio_driver_probe *probe, const char *
     return 0;
 }
 
-void nio_driver_probe(struct nio_driver_probe *ret_probe)
+/* A kernel whose rings can be used: how. */
+static void probe_profiles(enum numio_driver wish, struct nio_driver_probe *probe)
+{
+    probe->has_uring = true;
+    probe->has_defer =
+        try_ring(IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, NULL, NULL) == 0;
+    int error = 0;
+    if (wish != NUMIO_DRIVER_DEFER || !probe->has_defer) {
+        error = try_ring(IORING_SETUP_SQPOLL, NULL, NULL);
+        probe->has_sqpoll = error == 0;
+    }
+    if (error)
+        nio_ring_explain(error, probe->reason, sizeof probe->reason);
+    else if (!probe->has_defer)
+        (void)snprintf(probe->reason, sizeof probe->reason,
+                       "the kernel lacks DEFER_TASKRUN (Linux 6.1 has it)"); /* fits */
+}
+
+void nio_driver_probe(enum numio_driver wish, struct nio_driver_probe *ret_probe)
 {
     struct nio_driver_probe probe = { 0 };
     const char *missing = NULL;
+    *ret_probe = probe;
+    if (wish == NUMIO_DRIVER_EPOLL)
+        return;
     probe.uring_error = try_ring(0, &probe, &missing);
     if (!probe.uring_error && missing) {
         probe.uring_error = -ENOSYS;
@@ -81,16 +111,7 @@ void nio_driver_probe(struct nio_driver_probe *ret_probe)
     } else if (probe.uring_error) {
         nio_ring_explain(probe.uring_error, probe.reason, sizeof probe.reason);
     } else {
-        probe.has_uring = true;
-        probe.has_defer =
-            try_ring(IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, NULL, NULL) == 0;
-        int error = try_ring(IORING_SETUP_SQPOLL, NULL, NULL);
-        probe.has_sqpoll = error == 0;
-        if (error)
-            nio_ring_explain(error, probe.reason, sizeof probe.reason);
-        else if (!probe.has_defer)
-            (void)snprintf(probe.reason, sizeof probe.reason,
-                           "the kernel lacks DEFER_TASKRUN (Linux 6.1 has it)"); /* fits */
+        probe_profiles(wish, &probe);
     }
     *ret_probe = probe;
 }

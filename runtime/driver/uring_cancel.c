@@ -68,15 +68,15 @@ static void push_cancel(struct nio_uring *uring, uint64_t name, uint64_t tries)
 void nio_uring_cancel(struct nio_driver *driver, struct numio_op *op)
 {
     struct nio_uring *uring = nio_uring_of(driver);
-    if (op->_reserved == NIO_OP_PLACE_QUEUED) {
-        op->_reserved = NIO_OP_PLACE_QUEUED_CANCELLED;
+    if (op->_place == NIO_OP_PLACE_QUEUED) {
+        op->_place = NIO_OP_PLACE_QUEUED_CANCELLED;
         uring->queued_cancelled++;
         driver->flush_wanted = true;
         return;
     }
-    if (op->_reserved != NIO_OP_PLACE_RING)
+    if (op->_place != NIO_OP_PLACE_RING)
         return; /* asked before */
-    op->_reserved = NIO_OP_PLACE_CANCEL_SENT;
+    op->_place = NIO_OP_PLACE_CANCEL_SENT;
     uint64_t name = op->_sqe[NIO_OP_WORD_LINK];
     make_room(uring); /* may complete `op` */
     push_cancel(uring, name, 0);

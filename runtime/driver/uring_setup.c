@@ -108,50 +108,45 @@ void nio_ring_explain(int error, char *ret_text, size_t text_bytes)
 
 /* ---- what the SQ thread inherits ---------------------------------------------------------- */
 
-/* The kernel's struct sched_attr in its first version; <linux/sched/types.h> and <sched.h> cannot
- * both be included. */
-struct class_attr {
-    uint32_t size;
-    uint32_t policy;
-    uint64_t flags;
-    int32_t nice;
-    uint32_t priority;
-    uint64_t runtime_ns, deadline_ns, period_ns;
-};
-
 /* The calling thread's own class and affinity while they are changed. */
 struct loan {
-    struct class_attr class;
+    struct nio_class_loan class;
     cpu_set_t mask;
-    bool has_class, has_mask;
+    bool has_mask;
 };
 
-static int get_class(struct class_attr *ret_class)
+int nio_class_lend(struct nio_class_loan *loan)
 {
-    memset(ret_class, 0, sizeof *ret_class);
-    return syscall(SYS_sched_getattr, 0, ret_class, sizeof *ret_class, 0) < 0 ? -errno : 0;
+    memset(loan, 0, sizeof *loan);
+    if (syscall(SYS_sched_getattr, 0, &loan->own, sizeof loan->own, 0) < 0)
+        return nio_error(-errno, "sched_getattr: %s", strerrordesc_np(errno));
+    if (loan->own.policy == SCHED_OTHER)
+        return 0;
+    struct nio_class_attr plain = { .size = sizeof plain, .policy = SCHED_OTHER };
+    if (syscall(SYS_sched_setattr, 0, &plain, 0) < 0)
+        return nio_error(-errno, "sched_setattr to SCHED_OTHER for the SQ thread: %s",
+                         strerrordesc_np(errno));
+    loan->is_changed = true;
+    return 0;
 }
 
-static int set_class(struct class_attr *class)
+int nio_class_give_back(struct nio_class_loan *loan)
 {
-    return syscall(SYS_sched_setattr, 0, class, 0) < 0 ? -errno : 0;
+    if (loan->is_changed && syscall(SYS_sched_setattr, 0, &loan->own, 0) < 0)
+        return nio_error(-errno,
+                         "sched_setattr back to the worker's scheduling class: %s; it needs "
+                         "CAP_SYS_NICE or RLIMIT_RTPRIO",
+                         strerrordesc_np(errno));
+    return 0;
 }
 
 /* Makes the calling thread such as the SQ thread is to be. */
 static int lend(struct loan *loan, const struct nio_driver_options *options, bool is_pinned)
 {
     memset(loan, 0, sizeof *loan);
-    int error = get_class(&loan->class);
+    int error = nio_class_lend(&loan->class);
     if (error)
-        return nio_error(error, "sched_getattr: %s", strerrordesc_np(-error));
-    if (loan->class.policy != SCHED_OTHER) {
-        struct class_attr plain = { .size = sizeof plain, .policy = SCHED_OTHER };
-        error = set_class(&plain);
-        if (error)
-            return nio_error(error, "sched_setattr to SCHED_OTHER for the SQ thread: %s",
-                             strerrordesc_np(-error));
-        loan->has_class = true;
-    }
+        return error;
     if (is_pinned || options->sq_mask_count == 0)
         return 0;
     cpu_set_t wide;
@@ -172,15 +167,8 @@ static int give_back(struct loan *loan)
     if (loan->has_mask && sched_setaffinity(0, sizeof loan->mask, &loan->mask) < 0)
         error = nio_error(-errno, "sched_setaffinity back to the worker's CPU: %s",
                           strerrordesc_np(errno));
-    if (loan->has_class) {
-        int class_error = set_class(&loan->class);
-        if (class_error)
-            error = nio_error(class_error,
-                              "sched_setattr back to the worker's scheduling class: %s; it needs "
-                              "CAP_SYS_NICE or RLIMIT_RTPRIO",
-                              strerrordesc_np(-class_error));
-    }
-    return error;
+    int class_error = nio_class_give_back(&loan->class);
+    return class_error ? class_error : error;
 }
 
 /* ---- one ring ----------------------------------------------------------------------------- */
@@ -282,7 +270,7 @@ static int make_ring(struct nio_uring *uring, const struct nio_driver_options *o
 {
     bool is_first = options->profile == NUMIO_DRIVER_SQPOLL && options->attach_fd < 0;
     bool is_pinned = is_first && options->sq_cpu >= 0;
-    struct loan loan = { .has_class = false };
+    struct loan loan = { .has_mask = false };
     int error = is_first ? lend(&loan, options, is_pinned) : 0;
     if (!error) {
         error = setup_ring(uring, options, is_pinned);

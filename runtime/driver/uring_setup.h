@@ -7,7 +7,9 @@
 #define NIO_DRIVER_URING_SETUP_H
 
 #include <liburing.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* The kernel gives the locked memory of a closed ring back a moment after the close: with -ENOMEM
  * it is worth to try again for so long. */
@@ -19,5 +21,25 @@ int nio_ring_setup(unsigned entries, struct io_uring *ring, struct io_uring_para
 void nio_ring_explain(int error, char *ret_text, size_t text_bytes);
 /* sq_threads.c: the thread id of a ring's SQ thread, or a negative errno value.  Reads /proc. */
 int nio_sq_thread_of(int ring_fd);
+
+/* The calling thread's own scheduling class while it is an ordinary one (SCHED_OTHER), which an SQ
+ * thread that it makes inherits: under SCHED_FIFO it would starve its own worker. */
+struct nio_class_loan {
+    bool is_changed;
+    struct nio_class_attr {
+        uint32_t size;
+        uint32_t policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime_ns, deadline_ns, period_ns;
+    } own; /* the kernel's struct sched_attr in its first version; <linux/sched/types.h> and
+              <sched.h> cannot both be included */
+};
+
+/* Errors: sched_setattr(2)'s, with a detail. */
+int nio_class_lend(struct nio_class_loan *loan);
+/* Nothing to do if nothing was lent.  Errors: as above; the thread is left as it is. */
+int nio_class_give_back(struct nio_class_loan *loan);
 
 #endif

@@ -67,13 +67,13 @@ int nio_refuse_forked_child(void)
 int numio_current_worker(void)
 {
     struct nio_worker *worker = nio_worker_current();
-    return worker ? (int)worker->index : -EINVAL;
+    return worker ? (int)worker->index : nio_error(-EINVAL, "not on a worker's thread");
 }
 
 int numio_current_node(void)
 {
     struct nio_worker *worker = nio_worker_current();
-    return worker ? (int)worker->node->index : -EINVAL;
+    return worker ? (int)worker->node->index : nio_error(-EINVAL, "not on a worker's thread");
 }
 
 int numio_task_current(struct numio_task_meta *ret_meta)

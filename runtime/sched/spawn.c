@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "runtime/base/error.h"
+#include "runtime/base/versioned.h"
 #include "runtime/task/state.h"
 #include "runtime/task/wake.h"
 
@@ -35,9 +36,9 @@ static struct nio_node *next_node(struct numio_handle *handle)
 static int place_by_options(struct numio_handle *handle, struct nio_worker *worker,
                             const struct numio_spawn_opts *opts, struct nio_placement *p)
 {
-    if (opts->size != sizeof *opts)
-        return nio_error(-EINVAL, "spawn options: size is %zu, not sizeof(struct numio_spawn_opts)",
-                         opts->size);
+    int rc = nio_versioned_check("spawn options", opts, opts->size, sizeof *opts);
+    if (rc < 0)
+        return rc;
     if (opts->node < NUMIO_NODE_ANY || opts->node >= (int)handle->node_count)
         return nio_error(-EINVAL, "spawn options: node is %d, the runtime has nodes 0 to %u",
                          opts->node, handle->node_count - 1);

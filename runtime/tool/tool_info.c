@@ -242,6 +242,8 @@ int tool_info(const struct numio_config *config, const struct tool_term *term, b
     if (err < 0) {
         const char *detail = numio_strerror_detail();
         fprintf(stderr, "numio info: %s\n", detail[0] ? detail : strerror(-err));
+        if (as_json)
+            tool_info_json_error(err, detail);
         return 1;
     }
     if (as_json)

@@ -14,6 +14,8 @@ int tool_info_text(const struct tool_machine *machine, const struct tool_term *t
 
 /* The same and more as one JSON object. */
 void tool_info_json(const struct tool_machine *machine);
+/* Where there is no machine to show: an object with the same "version" and "error". */
+void tool_info_json_error(int error, const char *detail);
 
 /* Runs `numio info`: returns the exit status. */
 int tool_info(const struct numio_config *config, const struct tool_term *term, bool as_json);

@@ -210,6 +210,19 @@ static void put_runtime(struct tool_json *json, const struct tool_machine *machi
     tool_json_close(json, '}');
 }
 
+static void put_error(struct tool_json *json, int error, const char *detail)
+{
+    if (error >= 0) {
+        tool_json_null(json, "error");
+        return;
+    }
+    tool_json_open(json, "error", '{');
+    tool_json_int(json, "number", error);
+    tool_json_string(json, "text", strerror(-error));
+    tool_json_string(json, "detail", detail);
+    tool_json_close(json, '}');
+}
+
 void tool_info_json(const struct tool_machine *machine)
 {
     struct tool_json json = { 0 };
@@ -222,14 +235,17 @@ void tool_info_json(const struct tool_machine *machine)
     for (size_t i = 0; i < machine->reason_count; i++)
         tool_json_string(&json, NULL, machine->reasons[i]);
     tool_json_close(&json, ']');
-    if (machine->error < 0) {
-        tool_json_open(&json, "error", '{');
-        tool_json_int(&json, "number", machine->error);
-        tool_json_string(&json, "text", strerror(-machine->error));
-        tool_json_string(&json, "detail", machine->error_detail);
-        tool_json_close(&json, '}');
-    } else {
-        tool_json_null(&json, "error");
-    }
+    put_error(&json, machine->error, machine->error_detail);
+    tool_json_close(&json, '}');
+}
+
+void tool_info_json_error(int error, const char *detail)
+{
+    struct tool_json json = { 0 };
+    tool_json_open(&json, NULL, '{');
+    tool_json_string(&json, "version", NUMIO_VERSION);
+    tool_json_null(&json, "topology");
+    tool_json_null(&json, "runtime");
+    put_error(&json, error, detail);
     tool_json_close(&json, '}');
 }

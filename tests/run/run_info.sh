@@ -78,6 +78,22 @@ if LC_ALL=C.UTF-8 "$numio" info | grep -q $'\033'; then
     fail "info prints colours into a pipe"
 fi
 
+# json_error WORD ARGS...: exits with 1, and the JSON's error names WORD.
+json_error() {
+    local word=$1 text status
+    shift
+    text=$("$numio" info --json "$@" 2>/dev/null)
+    status=$?
+    [ "$status" -eq 1 ] || fail "info --json $*: exit status $status instead of 1"
+    python3 -c 'import json, sys; d = json.load(sys.stdin)
+assert d["version"] and d["error"]["number"] < 0 and sys.argv[1] in d["error"]["detail"], d' \
+        "$word" <<<"$text" || fail "info --json $*: no JSON whose error names '$word': $text"
+}
+
+json_error 'topology' --topology 'nonsense'
+json_error 'No such file' --topology /nowhere/machine.xml
+json_error 'workers' --workers 4000
+
 refused 2 'say what to do'
 refused 2 'no such command' nonsense
 refused 2 'unexpected argument' info nonsense

@@ -288,7 +288,7 @@ int main(void)
     (void)alarm(SECONDS_MAX); /* a hang is a failure */
     if (run(NUMIO_DRIVER_EPOLL) != 0)
         return 1;
-    nio_driver_probe(&probe);
+    nio_driver_probe(NUMIO_DRIVER_AUTO, &probe);
     if (!probe.has_uring) {
         const char *required = getenv("NUMIO_REQUIRE");
         (void)printf("no io_uring: %s\n", probe.reason);

@@ -55,14 +55,15 @@ struct numio_config {
     bool worker_per_pu;   /* a worker on every hardware thread */
     enum numio_shard_by shard_by;
     enum numio_driver driver;
-    int sq_thread_cpu;     /* -1: chosen by the plan */
-    unsigned sq_idle_ms;   /* SQ thread sleeps after this long idle; 0: 1 ms shared, else 10 */
+    int sq_thread_cpu; /* -1: chosen by the plan */
+    unsigned
+        sq_idle_ms; /* SQ thread sleeps after so long idle, at most 1000; 0: 1 shared, else 10 */
     unsigned ring_entries; /* submission queue, power of two, 8 to 32768; 0: 1024 */
     enum numio_idle_policy idle;
     uint64_t spin_ns;         /* balanced: most time spent spinning before a park; 0: 50 us */
     unsigned inject_interval; /* ticks between looks at the inject queue; 0: every 200 us or 61
-                                 ticks, whichever is sooner; 61 with an rng_seed */
-    unsigned driver_interval; /* busy ticks between looks at the ring; 0: 61 */
+                                 ticks, whichever is sooner; 61 with an rng_seed; at most 65536 */
+    unsigned driver_interval; /* busy ticks between looks at the ring; 0: 61; at most 65536 */
     size_t stack_bytes;       /* coroutine stacks, 8 KiB to 64 MiB; 0: 64 KiB */
     /* A frame larger than a page can jump over the guard at the stack's end: compile with
      * -fstack-clash-protection to have such an overflow reported as well. */
@@ -78,8 +79,9 @@ struct numio_config {
     struct numio_hooks hooks;
 };
 
-/* Sets the defaults.   Errors: -E2BIG `size` is larger than this library knows; -EINVAL too small.
- */
+/* Sets the defaults; `size` is sizeof(struct numio_config).  A program that was built for a newer
+ * numio may pass more: what this library does not know is set to zero, and must stay so.
+ * Errors: -EINVAL it is smaller than this library's. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_config_init(struct numio_config *config, size_t size);
 
 /* Reads overrides from the environment, as numio_runtime_create() does by itself.

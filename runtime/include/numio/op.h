@@ -35,11 +35,11 @@ struct numio_op {
     void *_driver;          /* the ring it went to; constant once started */
     struct numio_op *_next; /* the future's list of started operations */
     struct numio_op *_prev;
-    int64_t _time[2];   /* storage for a timeout's timespec */
-    int32_t _result;    /* written by the reaper before _state */
-    uint32_t _state;    /* enum nio_op_state, atomic */
-    uint32_t _flags;    /* owner of the operation */
-    uint32_t _reserved; /* where the driver has it */
+    int64_t _time[2]; /* storage for a timeout's timespec */
+    int32_t _result;  /* written by the reaper before _state */
+    uint32_t _state;  /* enum nio_op_state, atomic */
+    uint32_t _flags;  /* owner of the operation */
+    uint32_t _place;  /* where the driver has it */
 };
 
 /* Every field, so that compilers that warn of missing ones have nothing to say. */
