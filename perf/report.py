@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: MIT
 """report.py: what scripts/bench.sh collected, paired and laid out as a table.
 
-  report.py tag --round R --workers W --driver D IN OUT
+  report.py tag --round R --workers W --driver D [--variant SCENARIO:WORD] IN OUT
       appends the lines of IN to OUT with `round`, `asked_workers` and `asked_driver` added: what
-      they were asked for, which pairs them, whatever they then report
+      they were asked for, which pairs them, whatever they then report; with a variant WORD is put
+      behind SCENARIO at the head of their names (tcp_echo_1_p50 becomes tcp_echo_1_spin_p50)
   report.py table FILE [--targets FILE] [--notes FILE] [--check]
       the table; with --check, status 1 if a target was missed or could not be judged
   report.py --self-test
@@ -64,11 +65,18 @@ def read_lines(path):
                 yield parse_line(f"{path}:{number}", text)
 
 
-def tag(source, target, round_number, workers, driver):
+def varied(name, variant):
+    """The name of a variant's scenario, SCENARIO:WORD; itself if it is not of that scenario."""
+    base, _, word = variant.partition(":")
+    return f"{base}_{word}{name[len(base):]}" if word and name.startswith(base) else name
+
+
+def tag(source, target, round_number, workers, driver, variant=""):
     """Appends the results of `source` to `target`; returns how many."""
     results = list(read_lines(source))
     with open(target, "a", encoding="utf-8") as stream:
         for result in results:
+            result["scenario"] = varied(result["scenario"], variant)
             result.update(round=round_number, asked_workers=workers, asked_driver=driver)
             stream.write(json.dumps(result) + "\n")
     return len(results)
@@ -375,6 +383,9 @@ def test_files():
         tags = [(line["round"], line["asked_driver"], line["median"])
                 for line in read_lines(target)]
         expect("tags", tags, [(1, "auto", 3.5), (2, "auto", 3.5)])
+    expect("variants", [varied(n, "s_1:spin") for n in ("s_1", "s_1_p50", "t")],
+           ["s_1_spin", "s_1_spin_p50", "t"])
+    expect("no variant", varied("s_1", ""), "s_1")
     for text in ("{", "[]", "{}", json.dumps(made("s", OURS, 1, None)),
                  json.dumps(made("s", OURS, 1, float("nan")))):
         expect_refusal(text, lambda text=text: parse_line("x", text))
@@ -402,6 +413,7 @@ def parse_arguments():
     tagging.add_argument("--round", type=int, required=True)
     tagging.add_argument("--workers", type=int, required=True)
     tagging.add_argument("--driver", required=True)
+    tagging.add_argument("--variant", default="")
     tagging.add_argument("source")
     tagging.add_argument("target")
     printing = commands.add_parser("table")
@@ -421,7 +433,7 @@ def main():
         if arguments.command == "table":
             return print_table(arguments)
         tag(arguments.source, arguments.target, arguments.round, arguments.workers,
-            arguments.driver)
+            arguments.driver, arguments.variant)
         return 0
     except (BadInput, OSError) as error:
         print(f"report.py: {error}", file=sys.stderr)

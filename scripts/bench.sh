@@ -21,6 +21,10 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 readonly run_timeout_s=600 port_tries=100
+# Measured under the idle policy spin as well, as NAME_spin, beside the floor of that name.
+readonly spin_scenarios='xthread_pingpong remote_wake tcp_echo_1'
+# Counted, not timed: once for each program, by scripts/instructions.sh.
+readonly counted_scenario=instructions
 peers=tokio filter='' rounds='' samples='' worker_counts='' drivers=auto idle='' json=''
 is_quick=0 has_ct=0 does_check=0 does_install=1 numio=''
 peer_dir=$ROOT/build/peers
@@ -132,7 +136,7 @@ find_mimalloc() {
 prepare() {
     local packages=("${BUILD_PACKAGES[@]}" python3 util-linux)
     if [ "$peers" = tokio ]; then
-        packages+=(librust-tokio-dev libmimalloc2.0)
+        packages+=(librust-tokio-dev libmimalloc2.0 valgrind)
         if ! command -v cargo >/dev/null && [ ! -x "$HOME/.cargo/bin/cargo" ]; then
             packages+=(rustc cargo)
         fi
@@ -165,24 +169,33 @@ run_logged() {
     return $status
 }
 
+# collect ROUND WORKERS DRIVER [VARIANT]
 collect() {
-    python3 "$ROOT/perf/report.py" tag --round "$1" --workers "$2" --driver "$3" "$work/lines" \
-        "$results" || failures=$((failures + 1))
+    python3 "$ROOT/perf/report.py" tag --round "$1" --workers "$2" --driver "$3" \
+        --variant "${4:-}" "$work/lines" "$results" || failures=$((failures + 1))
     : >"$work/lines"
+}
+
+has_spin_variant() {
+    [ -z "$idle" ] && [[ " $spin_scenarios " == *" $1 "* ]]
 }
 
 # run_one WHO SCENARIO ROUND WORKERS DRIVER: one program's samples of one scenario.
 run_one() {
     local who=$1 scenario=$2 round=$3 workers=$4 driver=$5
     local options=("${bench_options[@]}" --workers "$workers" --json "$work/lines")
+    local policy=$idle variant=''
     case $who in
-        numio)
+        numio | numio-spin)
+            if [ "$who" = numio-spin ]; then
+                policy=spin variant=$scenario:spin
+            fi
             options+=(--filter "^$scenario(_co|_raw)?\$" --driver "$driver")
-            [ -z "$idle" ] || options+=(--idle "$idle")
-            run_logged numio "$numio" "${options[@]}" || true
+            [ -z "$policy" ] || options+=(--idle "$policy")
+            run_logged "$who" "$numio" "${options[@]}" || true
             ;;
         floor)
-            options+=(--filter "^$scenario\$")
+            options+=(--filter "^$scenario(_spin)?\$")
             run_logged floor "$load_dir/wake_floor" "${options[@]}" || true
             ;;
         tokio*)
@@ -196,15 +209,20 @@ run_one() {
             esac
             ;;
     esac
-    [ ! -s "$work/lines" ] || collect "$round" "$workers" "$driver"
+    [ ! -s "$work/lines" ] || collect "$round" "$workers" "$driver" "$variant"
 }
 
-# contestants ROUND WORKERS EXTRA: who runs, one "WHO DRIVER" a line; every second round the other
-# way round, so that whoever comes after whom is not always the same.
+# contestants ROUND WORKERS EXTRA SCENARIO: who runs, one "WHO DRIVER" a line; every second round
+# the other way round, so that whoever comes after whom is not always the same.
 contestants() {
-    local round=$1 workers=$2 extra=$3 driver
+    local round=$1 workers=$2 extra=$3 scenario=$4 driver
     {
-        for driver in $drivers; do echo "numio $driver"; done
+        for driver in $drivers; do
+            echo "numio $driver"
+            if has_spin_variant "$scenario"; then
+                echo "numio-spin $driver"
+            fi
+        done
         if [ "$peers" = tokio ]; then
             echo "tokio auto"
             [ -z "$mimalloc" ] || echo "tokio-mimalloc auto"
@@ -238,7 +256,7 @@ run_scenarios() {
             for ((round = 1; round <= rounds; round++)); do
                 while read -r who driver <&4; do
                     run_one "$who" "$scenario" "$round" "$workers" "$driver"
-                done 4< <(contestants "$round" "$workers" "$extra")
+                done 4< <(contestants "$round" "$workers" "$extra" "$scenario")
             done
         done 3<"$work/scenarios"
     done
@@ -256,13 +274,14 @@ stop_server() {
 
 # start_server WHO DRIVER: on server_cpu and a port that nobody had; sets server_pid and port.
 start_server() {
-    local who=$1 driver=$2 command try
+    local who=$1 driver=$2 command try policy=$idle
     port=$((20000 + RANDOM % 10000))
     command=(taskset -c "$server_cpu")
     case $who in
-        numio)
+        numio | numio-spin)
+            [ "$who" = numio ] || policy=spin
             command+=("$numio" --serve-echo --port "$port" --workers 1 --driver "$driver")
-            [ -z "$idle" ] || command+=(--idle "$idle")
+            [ -z "$policy" ] || command+=(--idle "$policy")
             ;;
         epoll) command+=("$load_dir/epoll_echo" --port "$port") ;;
         tokio) command+=("$peer_dir/tokio-peer" echo --port "$port" --workers 1) ;;
@@ -290,21 +309,24 @@ start_server() {
 
 version_of() {
     case $1 in
-        numio) "$numio" --version | awk '{print $2; exit}' ;;
+        numio*) "$numio" --version | awk '{print $2; exit}' ;;
         tokio*) "$peer_dir/tokio-peer" --version | awk '{print $2; exit}' ;;
         epoll) uname -r ;;
     esac
 }
 
 run_echo_one() {
-    local who=$1 scenario=$2 round=$3 driver=$4 shown=epoll
-    [ "$who" != numio ] || shown=$driver
+    local who=$1 scenario=$2 round=$3 driver=$4 shown=epoll variant=''
+    case $who in
+        numio) shown=$driver ;;
+        numio-spin) shown=$driver variant=$scenario:spin ;;
+    esac
     start_server "$who" "$driver" || return 0
     run_logged "$who" taskset -c "$load_cpu" "$load_dir/echo_load" "${bench_options[@]}" \
-        --port "$port" --pid "$server_pid" --filter "^$scenario\$" --runtime "$who" \
+        --port "$port" --pid "$server_pid" --filter "^$scenario\$" --runtime "${who%-spin}" \
         --version "$(version_of "$who")" --workers 1 --driver "$shown" --json "$work/lines" || true
     stop_server
-    [ ! -s "$work/lines" ] || collect "$round" 1 "$driver"
+    [ ! -s "$work/lines" ] || collect "$round" 1 "$driver" "$variant"
 }
 
 run_echo() {
@@ -321,9 +343,34 @@ for cpu in sorted(os.sched_getaffinity(0)): print(cpu)')
         for ((round = 1; round <= rounds; round++)); do
             while read -r who driver <&4; do
                 run_echo_one "$who" "$scenario" "$round" "$driver"
-            done 4< <(contestants "$round" 0 epoll)
+            done 4< <(contestants "$round" 0 epoll "$scenario")
         done
     done 3<"$work/echo_scenarios"
+}
+
+# --- instructions ---------------------------------------------------------------------------
+
+count_one() {
+    run_logged "$1" "$ROOT/scripts/instructions.sh" --json "$work/lines" "${@:2}" || true
+    [ ! -s "$work/lines" ] || collect 1 1 "$drivers"
+}
+
+# The same on every run, so once; the driver does not matter to a task that does no I/O.
+run_counted() {
+    if ! grep -Eq -- "$filter" <<<"$counted_scenario"; then
+        return 0
+    fi
+    if ! command -v valgrind >/dev/null; then
+        note "$counted_scenario: left out, there is no valgrind (Debian: valgrind)"
+        return 0
+    fi
+    say "$counted_scenario, once for each program"
+    count_one numio --bench "$numio"
+    if [ "$peers" = tokio ]; then
+        count_one tokio --runtime tokio -- "$peer_dir/tokio-peer" instructions
+        [ -z "$mimalloc" ] || count_one tokio-mimalloc --runtime tokio-mimalloc \
+            --preload "$mimalloc" -- "$peer_dir/tokio-peer" instructions
+    fi
 }
 
 # --- the whole ------------------------------------------------------------------------------
@@ -379,10 +426,12 @@ main() {
     prepare >&2
     list_scenarios >"$work/scenarios" || die "numio-bench or tokio-peer does not list its scenarios"
     "$load_dir/echo_load" --list --filter "$filter" >"$work/echo_scenarios"
-    [ -s "$work/scenarios" ] || [ -s "$work/echo_scenarios" ] || die "no scenario matches $filter"
+    [ -s "$work/scenarios" ] || [ -s "$work/echo_scenarios" ] ||
+        grep -Eq -- "$filter" <<<"$counted_scenario" || die "no scenario matches $filter"
     print_machine
     run_scenarios >&2
     run_echo >&2
+    run_counted >&2
     [ -z "$json" ] || cat "$results" >>"$json"
     [ -s "$results" ] || die "nothing was measured: $(tail -n 1 "$work/notes")"
     [ $does_check -eq 0 ] || table_options+=(--check)

@@ -44,6 +44,7 @@ struct pair {
     uint64_t heard_ns;  /* callee, before `answer` moves */
     uint32_t rings;     /* constant while the callee runs */
     bool wakes_back;    /* the caller sleeps on `answer`; else it spins */
+    bool spins;         /* neither ever sleeps */
     int callee_cpu;
 };
 
@@ -95,11 +96,22 @@ static void bell_sleep(struct bell *bell, uint32_t count)
         (void)syscall(SYS_futex, &bell->count, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
 }
 
+static void bell_spin(struct bell *bell, uint32_t count)
+{
+    while (bell_count(bell) != count)
+        continue;
+}
+
 static void *callee(void *argument)
 {
     struct pair *pair = argument;
     bind_to(pair->callee_cpu);
     for (uint32_t ring = 1; ring <= pair->rings; ring++) {
+        if (pair->spins) {
+            bell_spin(&pair->call, ring);
+            bell_move(&pair->answer, ring);
+            continue;
+        }
         bell_sleep(&pair->call, ring);
         pair->heard_ns = load_now_ns();
         if (pair->wakes_back)
@@ -144,15 +156,25 @@ static void sample_wake(int callee_cpu, uint32_t wakes, double ret[2])
     ret[1] = load_hist_quantile(&call, 0.5);
 }
 
-/* One sample of xthread_pingpong: ns per round trip, both sides sleeping. */
-static double sample_pingpong(int callee_cpu)
+/* ns per round trip, both sides sleeping or both spinning; the first trip finds the callee started.
+ */
+static double sample_pingpong(int callee_cpu, bool spins)
 {
-    struct pair pair = { .rings = TRIPS, .wakes_back = true, .callee_cpu = callee_cpu };
+    struct pair pair = {
+        .rings = TRIPS + 1, .wakes_back = !spins, .spins = spins, .callee_cpu = callee_cpu
+    };
     pthread_t thread = start(&pair);
-    uint64_t start_ns = load_now_ns();
-    for (uint32_t trip = 1; trip <= TRIPS; trip++) {
-        bell_ring(&pair.call, trip);
-        bell_sleep(&pair.answer, trip);
+    uint64_t start_ns = 0;
+    for (uint32_t trip = 1; trip <= TRIPS + 1; trip++) {
+        if (spins) {
+            bell_move(&pair.call, trip);
+            bell_spin(&pair.answer, trip);
+        } else {
+            bell_ring(&pair.call, trip);
+            bell_sleep(&pair.answer, trip);
+        }
+        if (trip == 1)
+            start_ns = load_now_ns();
     }
     double ns = (double)(load_now_ns() - start_ns);
     (void)pthread_join(thread, NULL); /* as above */
@@ -194,10 +216,13 @@ static void measure(const struct options *o, FILE *json, int callee_cpu)
         print(o, json, "remote_wake", latency);
         print(o, json, "remote_wake_call", call);
     }
-    if (is_wanted(o, "xthread_pingpong")) {
+    for (int spins = 0; spins < 2; spins++) {
+        const char *name = spins ? "xthread_pingpong_spin" : "xthread_pingpong";
+        if (!is_wanted(o, name))
+            continue;
         for (size_t i = 0; i < o->rounds; i++)
-            trip[i] = sample_pingpong(callee_cpu);
-        print(o, json, "xthread_pingpong", trip);
+            trip[i] = sample_pingpong(callee_cpu, spins != 0);
+        print(o, json, name, trip);
     }
 }
 
@@ -261,7 +286,8 @@ static bool choose_cpus(int *ret_first, int *ret_last)
 
 int main(int argc, char **argv)
 {
-    static const char *const NAMES[] = { "remote_wake", "remote_wake_call", "xthread_pingpong" };
+    static const char *const NAMES[] = { "remote_wake", "remote_wake_call", "xthread_pingpong",
+                                         "xthread_pingpong_spin" };
     struct options o = { .rounds = 0 };
     int first, last;
     parse(&o, argc, argv);

@@ -90,6 +90,7 @@ fn main() {
         }
         Ok(Parsed::Bench(options)) => run_all(&options),
         Ok(Parsed::Echo(echo)) => echo::serve(&echo),
+        Ok(Parsed::Instructions(options, count)) => tasks::join_each(&options, count),
         Ok(Parsed::IdleChild(options)) => memory::idle_child(&options),
         Ok(Parsed::Text(text)) => {
             print!("{text}");

@@ -10,6 +10,7 @@ pub const USAGE: &str = "\
 Usage: tokio-peer [--list] [--filter RE] [--json FILE] [--workers N] [--rounds N] [--quick]
                   [--flavor multi_thread|current_thread] [--pin] [--dir DIR]
        tokio-peer echo --port P [--workers N] [--cpu C]
+       tokio-peer instructions N   spawns, runs and joins N tasks, one after the other
        tokio-peer --version | --help
 ";
 
@@ -41,6 +42,7 @@ pub enum Parsed {
     Bench(Options),
     Echo(EchoOptions),
     IdleChild(Options),
+    Instructions(Options, usize),
     Text(String),
 }
 
@@ -168,6 +170,11 @@ fn parse_echo(args: &[String]) -> Result<Parsed, String> {
 pub fn parse(args: &[String]) -> Result<Parsed, String> {
     if args.first().map(String::as_str) == Some("echo") {
         return parse_echo(&args[1..]);
+    }
+    if args.first().map(String::as_str) == Some("instructions") {
+        let mut options = Options::new();
+        options.workers = 1;
+        return Ok(Parsed::Instructions(options, number("instructions", args.get(1))?));
     }
     let mut options = Options::new();
     let mut is_child = false;

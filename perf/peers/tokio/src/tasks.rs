@@ -45,6 +45,18 @@ pub fn spawn_join_each(options: &Options) -> Outcome {
     Ok(vec![repeat(options, "spawn_join_each", block)])
 }
 
+/// For a tool that counts instructions: the loop of `spawn_join_each`, once.
+pub fn join_each(options: &Options, count: usize) -> Result<(), String> {
+    let rt = options.runtime();
+    inside(&rt, async move {
+        for _ in 0..count {
+            tokio::spawn(async {}).await.expect("joined");
+        }
+    });
+    println!("{count} tasks spawned, run and joined");
+    Ok(())
+}
+
 pub fn spawn_join_10k(options: &Options) -> Outcome {
     let rt = options.runtime();
     let block = || {
