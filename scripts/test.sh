@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# test.sh [--quick] [--only STEP]... [--list] [--no-install]: everything that must hold before a
-# change is merged.  Installs the packages that are missing, then runs the steps below one after
-# the other; a failed step does not stop the later ones.  Ends with a table and the line
-# `N passed, N failed, N skipped`; exits with 1 if anything failed.
+# test.sh [OPTIONS]: everything that must hold before a change is merged.  Installs the packages
+# that are missing, then runs the steps below one after the other; a failed step does not stop the
+# later ones.  Ends with a table and the line `N passed, N failed, N skipped`; exits with 1 if
+# anything failed.
 #
 #   --quick       only the steps that take seconds: guards, dev build, unit tests
 #   --only STEP   only this step (and what was built before); may be repeated
+#   --numa-all    only the guests with several nodes, but in all nine topologies
 #   --list        names the steps
 #   --no-install  leaves the packages alone
 # Logs lie in build/test-logs/STEP.log.  A step is a function step_NAME in test_steps.sh.
@@ -20,10 +21,11 @@ readonly logs=$ROOT/build/test-logs
 readonly tail_lines=60
 readonly skip_status=77
 TEST_PACKAGES=(g++ libcriterion-dev clang clang-format shellcheck python3 git binutils gdb
-    gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
+    gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+    qemu-system-x86 busybox-static cpio lz4 zstd xz-utils)
 QUICK_STEPS=(format layers tidy shellcheck scripts build headers unit symbols)
 ALL_STEPS=(format layers tidy shellcheck scripts build headers unit stress symbols asan tsan clang
-    aarch64 release install)
+    aarch64 release install numa)
 
 usage() {
     sed -n '3,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
@@ -87,6 +89,10 @@ install=yes
 while [ $# -gt 0 ]; do
     case $1 in
     --quick) steps=("${QUICK_STEPS[@]}") ;;
+    --numa-all)
+        only+=(numa)
+        export NUMA_LABELS='numa|numa-more'
+        ;;
     --only)
         is_step "${2:-}" || die "--only: no step '${2:-}', see --list"
         only+=("$2")

@@ -138,6 +138,13 @@ step_release() {
     run_ctest release run
 }
 
+# Guests with several nodes; all topologies instead of those that matter most with NUMA_LABELS.
+step_numa() {
+    configure release
+    build release -- -k 0
+    run_ctest release "${NUMA_LABELS:-numa}"
+}
+
 # A program outside the tree that finds the installed numio in every documented way.
 step_install() {
     local prefix=$ROOT/build/install out=$ROOT/build/consumer
