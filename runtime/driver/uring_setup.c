@@ -140,6 +140,15 @@ int nio_class_give_back(struct nio_class_loan *loan)
     return 0;
 }
 
+/* The CPUs of an SQ thread that is not pinned. */
+static void sq_cpus(const struct nio_driver_options *options, cpu_set_t *ret_cpus)
+{
+    CPU_ZERO(ret_cpus);
+    for (unsigned i = 0; i < options->sq_mask_count; i++)
+        if (options->sq_mask[i] >= 0 && options->sq_mask[i] < CPU_SETSIZE)
+            CPU_SET(options->sq_mask[i], ret_cpus);
+}
+
 /* Makes the calling thread such as the SQ thread is to be. */
 static int lend(struct loan *loan, const struct nio_driver_options *options, bool is_pinned)
 {
@@ -150,10 +159,7 @@ static int lend(struct loan *loan, const struct nio_driver_options *options, boo
     if (is_pinned || options->sq_mask_count == 0)
         return 0;
     cpu_set_t wide;
-    CPU_ZERO(&wide);
-    for (unsigned i = 0; i < options->sq_mask_count; i++)
-        if (options->sq_mask[i] >= 0 && options->sq_mask[i] < CPU_SETSIZE)
-            CPU_SET(options->sq_mask[i], &wide);
+    sq_cpus(options, &wide);
     /* On failure the SQ thread gets this thread's own CPUs, which is allowed if not ideal. */
     loan->has_mask = sched_getaffinity(0, sizeof loan->mask, &loan->mask) == 0 &&
                      sched_setaffinity(0, sizeof wide, &wide) == 0;
@@ -317,6 +323,22 @@ static void prefer_worker(struct nio_uring *uring)
                               strerrordesc_np(tid < 0 ? -tid : errno));
 }
 
+/* Kernels before 6.12 let an SQ thread that is not pinned run everywhere, whatever its maker's
+ * affinity.  A failure shows in the status: nio_check_sq_threads() looks at the result. */
+static void confine_sq_thread(const struct nio_uring *uring,
+                              const struct nio_driver_options *options)
+{
+    cpu_set_t wanted, has;
+    int tid = nio_sq_thread_of(uring->ring.ring_fd);
+    sq_cpus(options, &wanted);
+    if (tid < 0 || sched_getaffinity(tid, sizeof has, &has) != 0)
+        return;
+    CPU_AND(&has, &has, &wanted);
+    if (!CPU_EQUAL(&has, &wanted))
+        return; /* the kernel knows of less: it must not become more */
+    (void)sched_setaffinity(tid, sizeof wanted, &wanted); /* as above */
+}
+
 /* Before the first io-wq worker exists: where they may run, and how many for file I/O. */
 static void limit_iowq(struct nio_uring *uring, const struct nio_driver_options *options)
 {
@@ -360,7 +382,10 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
     }
     map_ring(uring);
     limit_iowq(uring, options);
-    if (uring->is_sqpoll && options->sq_shares_core && options->attach_fd < 0)
+    bool makes_sq_thread = uring->is_sqpoll && options->attach_fd < 0;
+    if (makes_sq_thread && options->sq_cpu < 0 && options->sq_mask_count > 0)
+        confine_sq_thread(uring, options);
+    if (makes_sq_thread && options->sq_shares_core)
         prefer_worker(uring);
     /* Tried with a wake that the first reap takes: spurious wakes are allowed. */
     uring->has_message = uring->is_sqpoll && nio_uring_send_message(uring) == 0;

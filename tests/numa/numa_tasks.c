@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/* Where tasks run, by sched_getcpu(2): "node" tasks on their node's CPUs only, "pinned" tasks on
+ * one CPU, and "any" tasks away from home only when that pays: with one node overloaded they do,
+ * with equal load fewer than one in a hundred does.  And the counters of the workers add up.
+ */
+#include <stdatomic.h>
+#include <time.h>
+
+#include <numio/runtime.h>
+
+#include "tests/numa/numa_kernel.h"
+
+enum {
+    YIELDS = 50,
+    TASKS = 400, /* of the affinity checks, a node or worker */
+    LONG_TASKS = 200,
+    LONG_NS = 500000,
+    EQUAL_TASKS = 20000, /* a node and round */
+    EQUAL_ROUNDS = 5,
+    EQUAL_WORK_NS = 20000,
+    EQUAL_BATCH = 200
+};
+
+static int homes[KERNEL_CPUS_MAX];
+
+/* Tasks that ran, and those that ran anywhere but where they should; any worker. */
+static _Atomic uint64_t ran, strayed;
+
+static void count(_Atomic uint64_t *counter)
+{
+    /* relaxed: a sum, read after the joins */
+    (void)atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+static uint64_t take(_Atomic uint64_t *counter)
+{
+    /* relaxed: as above */
+    return atomic_exchange_explicit(counter, 0, memory_order_relaxed);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail */
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static void work_for(uint64_t ns)
+{
+    for (uint64_t end_ns = now_ns() + ns; now_ns() < end_ns;)
+        continue;
+}
+
+/* --- node and pinned ------------------------------------------------------------------------- */
+
+static int64_t stay_on_node(void *arg)
+{
+    int home = *(int *)arg;
+    for (unsigned i = 0; i < YIELDS; i++) {
+        if (homes[sched_getcpu()] != home)
+            count(&strayed);
+        int64_t rc = numio_yield_now();
+        if (rc < 0)
+            return rc;
+    }
+    count(&ran);
+    return 0;
+}
+
+static int64_t stay_on_cpu(void *arg)
+{
+    int cpu = *(int *)arg;
+    for (unsigned i = 0; i < YIELDS; i++) {
+        if (sched_getcpu() != cpu)
+            count(&strayed);
+        int64_t rc = numio_yield_now();
+        if (rc < 0)
+            return rc;
+    }
+    count(&ran);
+    return 0;
+}
+
+struct group {
+    int64_t (*fn)(void *arg);
+    enum numio_affinity affinity;
+    unsigned groups, tasks; /* so many tasks in each group */
+};
+
+/* Spawns the tasks of all groups in turn, from outside, and joins them; args[i] goes to group i. */
+static void run_groups(struct numio_handle *handle, const struct group *group, int *args)
+{
+    unsigned total = group->groups * group->tasks;
+    struct numio_join **joins = calloc(total, sizeof(struct numio_join *));
+    for (unsigned i = 0; joins && i < total; i++) {
+        struct numio_spawn_opts opts;
+        numio_spawn_opts_init(&opts, sizeof opts);
+        opts.affinity = group->affinity;
+        if (group->affinity == NUMIO_AFFINITY_WORKER)
+            opts.worker = (int)(i % group->groups);
+        else
+            opts.node = (int)(i % group->groups);
+        numa_must(numio_spawn_co(handle, group->fn, &args[i % group->groups], &opts, &joins[i]),
+                  "spawn");
+    }
+    for (unsigned i = 0; joins && i < total; i++)
+        numa_must(numio_join_await(&joins[i]), "join");
+    free(joins);
+}
+
+static void check_affinities(struct numio_handle *handle, const struct numio_status *status)
+{
+    int node_homes[KERNEL_NODES_MAX], cpus[KERNEL_CPUS_MAX];
+    for (unsigned i = 0; i < status->workers; i++) {
+        struct numio_worker_status worker;
+        numa_must(numio_worker_status(handle, i, &worker), "worker status");
+        cpus[i] = worker.bind_cpu;
+        node_homes[worker.node] = homes[worker.bind_cpu];
+    }
+    struct group node = { stay_on_node, NUMIO_AFFINITY_NODE, status->nodes, TASKS };
+    run_groups(handle, &node, node_homes);
+    uint64_t astray = take(&strayed), all = take(&ran);
+    numa_check(astray == 0 && all == (uint64_t)status->nodes * TASKS,
+               "node tasks never run elsewhere", "%llu polls away from home, %llu tasks ended",
+               (unsigned long long)astray, (unsigned long long)all);
+    struct group pinned = { stay_on_cpu, NUMIO_AFFINITY_WORKER, status->workers, TASKS };
+    run_groups(handle, &pinned, cpus);
+    astray = take(&strayed), all = take(&ran);
+    numa_check(astray == 0 && all == (uint64_t)status->workers * TASKS,
+               "pinned tasks run on one worker's CPU only",
+               "%llu polls elsewhere, %llu tasks ended", (unsigned long long)astray,
+               (unsigned long long)all);
+}
+
+/* --- any ------------------------------------------------------------------------------------- */
+
+struct load {
+    int home;
+    uint64_t ns;
+};
+
+static enum numio_poll run_load(void *state, struct numio_context *cx)
+{
+    const struct load *load = state;
+    (void)cx;
+    if (homes[sched_getcpu()] != load->home)
+        count(&strayed);
+    work_for(load->ns);
+    count(&ran);
+    return NUMIO_READY;
+}
+
+struct producer {
+    unsigned tasks;
+    struct load load;
+};
+
+static int64_t produce(void *arg)
+{
+    const struct producer *producer = arg;
+    struct numio_join *joins[EQUAL_BATCH];
+    for (unsigned done = 0; done < producer->tasks; done += EQUAL_BATCH) {
+        struct load load = producer->load;
+        struct numio_future future = { .poll = run_load, .state = &load, .size = sizeof load };
+        load.home = homes[sched_getcpu()];
+        for (unsigned i = 0; i < EQUAL_BATCH; i++) {
+            int rc = numio_spawn(NULL, &future, NULL, &joins[i]);
+            if (rc < 0)
+                return rc;
+        }
+        for (unsigned i = 0; i < EQUAL_BATCH; i++) {
+            int64_t rc = numio_join_await(&joins[i]);
+            if (rc < 0)
+                return rc;
+        }
+    }
+    return 0;
+}
+
+/* One producer on each of the first `nodes` nodes. */
+static void run_producers(struct numio_handle *handle, unsigned nodes, struct producer *producer)
+{
+    struct numio_join *joins[KERNEL_NODES_MAX];
+    for (unsigned i = 0; i < nodes; i++) {
+        struct numio_spawn_opts opts;
+        numio_spawn_opts_init(&opts, sizeof opts);
+        opts.node = (int)i;
+        opts.affinity = NUMIO_AFFINITY_NODE;
+        numa_must(numio_spawn_co(handle, produce, producer, &opts, &joins[i]), "spawn");
+    }
+    for (unsigned i = 0; i < nodes; i++)
+        numa_must(numio_join_await(&joins[i]), "join");
+}
+
+static void check_crossing(struct numio_handle *handle, unsigned nodes)
+{
+    if (nodes < 2) {
+        numa_skip("work crosses from an overloaded node only", "there is one node");
+        return;
+    }
+    struct producer one = { LONG_TASKS, { 0, LONG_NS } };
+    run_producers(handle, 1, &one);
+    uint64_t crossed = take(&strayed), all = take(&ran);
+    numa_check(crossed > 0 && all == LONG_TASKS, "an idle node helps an overloaded one",
+               "%llu of %llu tasks ran elsewhere", (unsigned long long)crossed,
+               (unsigned long long)all);
+    struct producer equal = { EQUAL_TASKS, { 0, EQUAL_WORK_NS } };
+    run_producers(handle, nodes, &equal);
+    crossed = take(&strayed), all = take(&ran);
+    numa_check(crossed * 100 < all && all == (uint64_t)nodes * EQUAL_TASKS,
+               "with equal load fewer than one task in a hundred crosses",
+               "%llu of %llu tasks ran elsewhere", (unsigned long long)crossed,
+               (unsigned long long)all);
+    printf("   (%llu of %llu crossed)\n", (unsigned long long)crossed, (unsigned long long)all);
+}
+
+/* --- counters -------------------------------------------------------------------------------- */
+
+static void check_counters(struct numio_handle *handle, const struct numio_status *status)
+{
+    uint64_t spawned = 0, completed = 0, far = 0, wakes = 0, wakes_far = 0;
+    for (unsigned i = 0; i < status->workers; i++) {
+        struct numio_worker_metrics m = { .size = sizeof m };
+        numa_must(numio_worker_metrics(handle, i, &m), "metrics");
+        spawned += m.spawned;
+        completed += m.completed;
+        far += m.stolen_far;
+        wakes += m.wakes_sent;
+        wakes_far += m.wakes_far;
+    }
+    numa_check(completed >= spawned && numio_live_tasks(handle) == 0,
+               "every task that was spawned has ended", "%llu spawned by workers, %llu ended",
+               (unsigned long long)spawned, (unsigned long long)completed);
+    numa_check(wakes_far <= wakes && (status->nodes > 1 || far + wakes_far == 0),
+               "far steals and wakes are counted only between nodes",
+               "%llu stolen far, %llu of %llu wakes far", (unsigned long long)far,
+               (unsigned long long)wakes_far, (unsigned long long)wakes);
+}
+
+int main(void)
+{
+    struct numio_runtime *runtime;
+    struct numio_status status;
+    numa_must(numio_runtime_create(NULL, &runtime), "create");
+    struct numio_handle *handle = numio_runtime_handle(runtime);
+    numa_must(numio_status(handle, &status), "status");
+    for (int cpu = 0; cpu < KERNEL_CPUS_MAX; cpu++)
+        homes[cpu] = kernel_home_of_cpu(cpu);
+    check_affinities(handle, &status);
+    check_crossing(handle, status.nodes);
+    check_counters(handle, &status);
+    numa_must(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), "shutdown");
+    numio_runtime_destroy(runtime);
+    return numa_end();
+}
