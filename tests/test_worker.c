@@ -302,36 +302,62 @@ static bool far_thief_takes(struct numio_handle *handle, uint64_t idle_ns, bool 
     return has_taken;
 }
 
-Test(worker, another_node_is_robbed_when_its_queue_is_deep_or_the_thief_long_idle)
+Test(worker, another_node_is_robbed_by_the_idle_if_its_queue_is_deep_and_by_the_long_idle)
 {
     enum { TRIALS = 2000 };
     static struct note notes[NIO_FAR_DEPTH + 1];
     struct numio_handle *handle = rig_start(two_nodes);
     unsigned quick_trials = 0;
+    bool is_quick;
     /* One stands in the LIFO slot, the others in the queue. */
     for (unsigned i = 0; i < NIO_FAR_DEPTH; i++)
         spawn_from(handle->workers[0], &notes[i], NULL);
+    cr_assert_not(far_thief_takes(handle, NIO_FAR_IDLE_NS, &is_quick),
+                  "%d tasks are not worth the way", NIO_FAR_DEPTH - 1);
+    spawn_from(handle->workers[0], &notes[NIO_FAR_DEPTH], NULL);
     for (unsigned i = 0; i < TRIALS && quick_trials < 10; i++) {
-        bool is_quick;
         bool has_taken = far_thief_takes(handle, 0, &is_quick);
         if (!is_quick && has_taken)
             break; /* this machine stood still meanwhile: says nothing */
-        cr_assert_not(has_taken, "%d tasks are not worth the way", NIO_FAR_DEPTH - 1);
+        cr_assert_not(has_taken, "it may be needed at home in a moment");
         quick_trials += is_quick;
     }
-    spawn_from(handle->workers[0], &notes[NIO_FAR_DEPTH], NULL);
-    bool is_quick;
-    cr_assert(far_thief_takes(handle, 0, &is_quick), "a deep queue is");
+    cr_assert(far_thief_takes(handle, NIO_FAR_IDLE_NS, &is_quick), "a deep queue is");
     rig_settle(handle);
 
     struct note last[2] = { { .limit = 1 }, { .limit = 1 } };
     spawn_from(handle->workers[0], &last[0], NULL);
     spawn_from(handle->workers[0], &last[1], NULL);
-    cr_assert(far_thief_takes(handle, NIO_FAR_IDLE_NS, &is_quick), "and so is anything in the end");
+    cr_assert(far_thief_takes(handle, NIO_FAR_LONG_NS, &is_quick), "and so is anything in the end");
     cr_assert_eq(last[0].node, 1);
     cr_assert_gt(nio_counter(&handle->workers[2]->counters.stolen_far) +
                      nio_counter(&handle->workers[3]->counters.stolen_far),
                  0);
+    rig_stop(handle);
+}
+
+/* A burst of pushes while the one sleeper at home is on its way wakes nobody else: whoever finds
+ * work as the last searcher must. */
+Test(worker, the_last_searcher_hands_its_role_on_to_another_node)
+{
+    static struct note notes[4 * NIO_FAR_DEPTH];
+    struct numio_handle *handle = rig_start(two_nodes);
+    nio_idle_sleep(&handle->nodes[0]->idle, 1, false);
+    nio_idle_sleep(&handle->nodes[1]->idle, 0, false);
+    nio_idle_sleep(&handle->nodes[1]->idle, 1, false);
+    for (unsigned i = 0; i < NIO_ARRAY_LEN(notes); i++)
+        spawn_from(handle->workers[0], &notes[i], NULL);
+    cr_assert_eq(count_notified(handle), 1, "the sleeper at home");
+    cr_assert(is_notified(handle->workers[1]));
+    handle->workers[1]->is_searching =
+        nio_idle_leave(&handle->nodes[0]->idle, 1, false); /* as it does when it wakes */
+    cr_assert(handle->workers[1]->is_searching);
+    cr_assert(rig_step(handle->workers[1]), "it steals half");
+    cr_assert_eq(is_notified(handle->workers[2]) + is_notified(handle->workers[3]), 1,
+                 "and one of the other node is woken for the rest");
+    for (unsigned i = 0; i < 2; i++)
+        if (nio_idle_leave(&handle->nodes[1]->idle, i, false))
+            handle->workers[2 + i]->is_searching = true;
     rig_stop(handle);
 }
 
@@ -343,7 +369,7 @@ Test(worker, a_deep_inject_queue_of_another_node_is_robbed_as_well)
     bool is_quick;
     for (unsigned i = 0; i < NIO_FAR_DEPTH; i++)
         spawn_noting(handle, &notes[i], &opts);
-    cr_assert(far_thief_takes(handle, 0, &is_quick));
+    cr_assert(far_thief_takes(handle, NIO_FAR_IDLE_NS, &is_quick));
     rig_stop(handle);
 }
 

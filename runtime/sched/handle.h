@@ -23,6 +23,7 @@
 #include "runtime/sched/idle.h"
 #include "runtime/sched/inject.h"
 #include "runtime/sched/owned.h"
+#include "runtime/sched/policy.h"
 #include "runtime/task/task.h"
 
 struct nio_worker;
@@ -67,8 +68,6 @@ enum {
     NIO_FLUSH_COST_SEND = 16, /* a tick that sends something for which a peer waits */
     NIO_REAP_MAX = 128,       /* completions per reap: below the local queue's capacity */
     NIO_REAP_MIN = 8,         /* ... and so many also when the queue is full */
-    NIO_FAR_DEPTH = 8,        /* a queue this deep may lose tasks to another node */
-    NIO_FAR_IDLE_NS = 20000,  /* a thief this long idle may take from another node at once */
     NIO_WATCH_NS = 1000000,   /* how long a stuck worker's LIFO slot or completions can wait */
     NIO_STUCK_NS = 50000      /* a poll this long counts as stuck for the LIFO slot's thief */
 };

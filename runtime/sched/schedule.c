@@ -71,30 +71,67 @@ void nio_wake_node(struct nio_node *node, struct nio_worker *by)
         nio_wake_worker(node->workers[index], by);
 }
 
-/* Something stealable of `reach` was pushed to `queue`, seq_cst. */
+/* Everybody at home is busy: the nearest node with a sleeper, and nobody who searches, helps. */
+static void wake_far(struct nio_worker *worker)
+{
+    const struct numio_handle *handle = worker->handle;
+    for (unsigned i = 0; i < worker->plan->steal_count; i++) {
+        const struct nio_steal_target *target = &worker->plan->steal[i];
+        struct nio_node *node = handle->nodes[target->node];
+        if (node != worker->node && nio_idle_wants_wake(&node->idle)) {
+            nio_wake_node(node, worker);
+            return;
+        }
+    }
+}
+
+/* Something stealable was pushed to `queue`, seq_cst. */
 static void offer(struct nio_worker *worker, const struct nio_local_queue *queue,
                   enum nio_queue_class which)
 {
     struct nio_node *home = worker->node;
-    struct numio_handle *handle = worker->handle;
     uint32_t state = nio_idle_load(&home->idle);
-    if (nio_idle_searching(state) > 0)
-        return; /* it will come by */
-    if (nio_idle_sleeping(state) > 0) {
+    bool may_leave = worker->handle->node_count > 1 && which != NIO_QUEUE_NODE;
+    uint32_t depth = may_leave ? nio_local_queue_length(queue) : 0;
+    switch (
+        nio_policy_wake(nio_idle_searching(state), nio_idle_sleeping(state), depth, may_leave)) {
+    case NIO_WAKE_HOME:
         nio_wake_node(home, worker);
-        return;
+        break;
+    case NIO_WAKE_FAR:
+        wake_far(worker);
+        break;
+    case NIO_WAKE_NOBODY:
+        break;
     }
-    if (handle->node_count == 1 || which == NIO_QUEUE_NODE ||
-        nio_local_queue_length(queue) < NIO_FAR_DEPTH)
-        return;
-    /* Everybody at home is busy and the queue is deep: the nearest node with a sleeper helps. */
-    for (unsigned i = 0; i < worker->plan->steal_count; i++) {
-        const struct nio_steal_target *target = &worker->plan->steal[i];
-        struct nio_node *node = handle->nodes[target->node];
-        if (node != home && nio_idle_wants_wake(&node->idle)) {
-            nio_wake_node(node, worker);
-            return;
+}
+
+/* How many tasks a worker of another node could find in a worker's queues. */
+uint32_t nio_far_depth(const struct nio_worker *victim)
+{
+    return nio_local_queue_length(&victim->queues[NIO_QUEUE_ANY]) +
+           nio_local_queue_length(&victim->queues[NIO_QUEUE_NEW]);
+}
+
+void nio_offer_on(struct nio_worker *worker)
+{
+    struct nio_node *home = worker->node;
+    uint32_t state = nio_idle_load(&home->idle);
+    uint32_t depth = 0;
+    if (worker->handle->node_count > 1 && nio_idle_sleeping(state) == 0)
+        for (unsigned i = 0; i < home->worker_count; i++) {
+            uint32_t queued = nio_far_depth(home->workers[i]);
+            depth = queued > depth ? queued : depth;
         }
+    switch (nio_policy_wake(nio_idle_searching(state), nio_idle_sleeping(state), depth, true)) {
+    case NIO_WAKE_HOME:
+        nio_wake_node(home, worker);
+        break;
+    case NIO_WAKE_FAR:
+        wake_far(worker);
+        break;
+    case NIO_WAKE_NOBODY:
+        break;
     }
 }
 
@@ -186,19 +223,23 @@ void nio_offer_injected(struct nio_node *node, enum nio_reach reach, struct nio_
 {
     struct numio_handle *handle = node->handle;
     uint32_t state = nio_idle_load(&node->idle);
-    if (nio_idle_searching(state) > 0)
-        return; /* it will come by */
-    if (nio_idle_sleeping(state) > 0) {
+    bool may_leave = reach == NIO_REACH_ANY;
+    uint32_t depth = may_leave ? nio_inject_length(&node->inject[reach]) : 0;
+    switch (
+        nio_policy_wake(nio_idle_searching(state), nio_idle_sleeping(state), depth, may_leave)) {
+    case NIO_WAKE_HOME:
         nio_wake_node(node, by);
-        return;
+        break;
+    case NIO_WAKE_FAR:
+        for (unsigned i = 0; i < handle->node_count; i++)
+            if (handle->nodes[i] != node && nio_idle_wants_wake(&handle->nodes[i]->idle)) {
+                nio_wake_node(handle->nodes[i], by);
+                return;
+            }
+        break;
+    case NIO_WAKE_NOBODY:
+        break;
     }
-    if (reach != NIO_REACH_ANY || nio_inject_length(&node->inject[reach]) < NIO_FAR_DEPTH)
-        return;
-    for (unsigned i = 0; i < handle->node_count; i++)
-        if (handle->nodes[i] != node && nio_idle_wants_wake(&handle->nodes[i]->idle)) {
-            nio_wake_node(handle->nodes[i], by);
-            return;
-        }
 }
 
 void nio_schedule_home(struct numio_handle *handle, struct nio_task *task)

@@ -27,7 +27,7 @@ static void end_search(struct nio_worker *worker)
 {
     worker->is_searching = false;
     if (nio_idle_end_search(&worker->node->idle) && worker->has_peers)
-        nio_wake_node(worker->node, worker);
+        nio_offer_on(worker);
 }
 
 static void end_pause(struct nio_worker *worker)

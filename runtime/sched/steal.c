@@ -5,8 +5,7 @@
  *  2. the local queues of its node's workers, those that share its last-level cache first
  *  3. completions that lie in a busy sibling's ring
  *  4. the LIFO slot of a sibling that has been in one poll for NIO_STUCK_NS
- *  5. other nodes, nearest first: a queue of NIO_FAR_DEPTH and more at once, anything once the
- *     thief has been idle for NIO_FAR_IDLE_NS; only tasks of affinity "any"
+ *  5. other nodes, nearest first, as far as policy.h lets; only tasks of affinity "any"
  *
  * Within one distance the first victim is chosen by the worker's random stream.  A steal moves half
  * of the victim's queue into the thief's, which is empty then.
@@ -99,10 +98,10 @@ static struct nio_task *steal_from(struct nio_worker *worker, struct nio_worker 
     unsigned classes = is_near ? NIO_ARRAY_LEN(order) : NIO_ARRAY_LEN(order) - 1;
     for (unsigned i = 0; i < classes; i++) {
         struct nio_local_queue *from = &victim->queues[order[i]];
-        if (nio_local_queue_length(from) == 0)
+        uint32_t count, length = nio_local_queue_length(from);
+        if (length == 0)
             continue;
-        uint32_t count;
-        uint32_t max = nio_thrift_max(&worker->thrift, NIO_LOCAL_QUEUE_SLOTS);
+        uint32_t max = nio_thrift_max(&worker->thrift, nio_policy_share(length, is_near));
         struct nio_task *task = nio_local_queue_steal(from, &worker->queues[order[i]], max, &count);
         if (!task)
             continue;
@@ -143,13 +142,6 @@ static struct nio_task *steal_near(struct nio_worker *worker)
     return NULL;
 }
 
-/* How many tasks a worker of another node could find there. */
-static uint32_t far_depth(const struct nio_worker *victim)
-{
-    return nio_local_queue_length(&victim->queues[NIO_QUEUE_ANY]) +
-           nio_local_queue_length(&victim->queues[NIO_QUEUE_NEW]);
-}
-
 static uint32_t node_depth(const struct nio_node *node)
 {
     return nio_inject_length(&node->inject[NIO_REACH_ANY]) +
@@ -166,7 +158,7 @@ static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
         if (target->tier != NIO_TIER_FAR)
             continue;
         struct nio_worker *victim = handle->workers[target->worker];
-        if (far_depth(victim) >= depth_min) {
+        if (nio_far_depth(victim) >= depth_min) {
             struct nio_task *task = steal_from(worker, victim, false);
             if (task)
                 return task;
@@ -285,7 +277,8 @@ struct nio_task *nio_steal(struct nio_worker *worker)
     if (worker->handle->node_count == 1)
         return NULL;
     uint64_t idle_ns = worker->idle_since_ns ? nio_now_ns() - worker->idle_since_ns : 0;
-    return steal_far(worker, idle_ns >= NIO_FAR_IDLE_NS ? 1 : NIO_FAR_DEPTH);
+    uint32_t depth_min = nio_policy_far_depth(idle_ns);
+    return depth_min == UINT32_MAX ? NULL : steal_far(worker, depth_min);
 }
 
 bool nio_sees_work(struct nio_worker *worker)
@@ -307,7 +300,7 @@ bool nio_sees_work(struct nio_worker *worker)
         const struct nio_steal_target *target = &worker->plan->steal[i];
         struct nio_worker *victim = worker->handle->workers[target->worker];
         if (target->tier == NIO_TIER_FAR &&
-            (far_depth(victim) >= NIO_FAR_DEPTH || node_depth(victim->node) >= NIO_FAR_DEPTH))
+            (nio_far_depth(victim) >= NIO_FAR_DEPTH || node_depth(victim->node) >= NIO_FAR_DEPTH))
             return true;
     }
     return false;

@@ -178,6 +178,11 @@ void nio_schedule_home(struct numio_handle *handle, struct nio_task *task);
 void nio_schedule_mailbox(struct nio_worker *worker, struct nio_task *task);
 /* Owner: after quiet pushes, wakes somebody if there is more than this worker will run next. */
 void nio_offer_quiet_work(struct nio_worker *worker);
+/* Owner, who has found work as the last searcher of its node: wakes the next one, at home or, if
+ * all are busy there and some queue is deep, on another node; so searchers follow the work. */
+void nio_offer_on(struct nio_worker *worker);
+/* Any thread: how many tasks a worker of another node could find in the worker's queues. */
+uint32_t nio_far_depth(const struct nio_worker *victim);
 /* Any thread: wakes a sleeper of the node, if nobody searches there. */
 void nio_wake_node(struct nio_node *node, struct nio_worker *by);
 /* Any thread, after a push to a node's inject queue: the same, or another node's if all are busy

@@ -170,7 +170,7 @@ static inline void kernel_for_each_thread(void (*fn)(int tid, const char *name, 
         kernel_fail("/proc/self/task");
     for (struct dirent *entry; (entry = readdir(tasks));) {
         char path[320], name[KERNEL_LINE_BYTES];
-        int tid = atoi(entry->d_name);
+        int tid = (int)strtol(entry->d_name, NULL, 10);                              /* 0 for "." */
         (void)snprintf(path, sizeof path, "/proc/self/task/%s/comm", entry->d_name); /* fits */
         kernel_read(path, name);
         if (tid > 0)

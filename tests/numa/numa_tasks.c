@@ -204,9 +204,15 @@ static void check_crossing(struct numio_handle *handle, unsigned nodes)
     numa_check(crossed > 0 && all == LONG_TASKS, "an idle node helps an overloaded one",
                "%llu of %llu tasks ran elsewhere", (unsigned long long)crossed,
                (unsigned long long)all);
+}
+
+/* One worker a node, of two nodes: emulated CPUs beyond the host's own stand still by turns, and
+ * what waits on one that stands still is right to cross. */
+static void check_equal_load(struct numio_handle *handle, unsigned nodes)
+{
     struct producer equal = { EQUAL_TASKS, { 0, EQUAL_WORK_NS } };
     run_producers(handle, nodes, &equal);
-    crossed = take(&strayed), all = take(&ran);
+    uint64_t crossed = take(&strayed), all = take(&ran);
     numa_check(crossed * 100 < all && all == (uint64_t)nodes * EQUAL_TASKS,
                "with equal load fewer than one task in a hundred crosses",
                "%llu of %llu tasks ran elsewhere", (unsigned long long)crossed,
@@ -237,19 +243,55 @@ static void check_counters(struct numio_handle *handle, const struct numio_statu
                (unsigned long long)wakes_far, (unsigned long long)wakes);
 }
 
+/* "A,B": a CPU of each of the first two nodes of the runtime; false: it has one. */
+static bool choose_cpus(struct numio_handle *handle, unsigned nodes, char *ret_list, size_t bytes)
+{
+    int cpus[2];
+    for (unsigned i = 0; i < 2 && nodes >= 2; i++) {
+        struct numio_node_status node;
+        struct numio_worker_status worker;
+        numa_must(numio_node_status(handle, i, &node), "node status");
+        numa_must(numio_worker_status(handle, node.worker_first, &worker), "worker status");
+        cpus[i] = worker.bind_cpu;
+    }
+    if (nodes >= 2)
+        (void)snprintf(ret_list, bytes, "%d,%d", cpus[0], cpus[1]); /* fits */
+    return nodes >= 2;
+}
+
+static struct numio_handle *start(const char *cpus, struct numio_runtime **ret_runtime)
+{
+    struct numio_config config;
+    numa_must(numio_config_init(&config, sizeof config), "config");
+    config.cpus = cpus;
+    numa_must(numio_runtime_create(&config, ret_runtime), "create");
+    return numio_runtime_handle(*ret_runtime);
+}
+
+static void stop(struct numio_runtime *runtime)
+{
+    numa_must(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), "shutdown");
+    numio_runtime_destroy(runtime);
+}
+
 int main(void)
 {
     struct numio_runtime *runtime;
     struct numio_status status;
-    numa_must(numio_runtime_create(NULL, &runtime), "create");
-    struct numio_handle *handle = numio_runtime_handle(runtime);
+    char two_cpus[32];
+    struct numio_handle *handle = start(NULL, &runtime);
     numa_must(numio_status(handle, &status), "status");
     for (int cpu = 0; cpu < KERNEL_CPUS_MAX; cpu++)
         homes[cpu] = kernel_home_of_cpu(cpu);
     check_affinities(handle, &status);
     check_crossing(handle, status.nodes);
     check_counters(handle, &status);
-    numa_must(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), "shutdown");
-    numio_runtime_destroy(runtime);
+    bool has_two = choose_cpus(handle, status.nodes, two_cpus, sizeof two_cpus);
+    stop(runtime);
+    if (has_two) {
+        handle = start(two_cpus, &runtime);
+        check_equal_load(handle, 2);
+        stop(runtime);
+    }
     return numa_end();
 }

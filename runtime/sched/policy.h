@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* sched/policy.h: what the scheduler decides, as functions of plain numbers: who is woken for new
+ * work, when work may leave its node, and how much of it.  The scheduler and the simulation in
+ * perf/model/ use the same ones.
+ *
+ * The gate between nodes: a task that runs on another node finds its cell, its stack and what it
+ * works on there, at twice the latency and a fraction of the bandwidth, for as long as it lives. So
+ * little imbalances are left to even out by themselves: a thief must have been idle for a while
+ * (longer than a worker takes to come around) and the queue be so deep that its owners need
+ * several turns for it.  What waits behind long polls is helped in the end, whatever its number.
+ */
+#ifndef NIO_SCHED_POLICY_H
+#define NIO_SCHED_POLICY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    NIO_FAR_DEPTH = 8,         /* a queue this deep may lose tasks to another node, */
+    NIO_FAR_IDLE_NS = 20000,   /* if the thief has been idle so long; */
+    NIO_FAR_LONG_NS = 1000000, /* after this long it takes whatever waits */
+    NIO_FAR_SHARE = 8          /* tasks taken from another node at once */
+};
+
+/* The least depth of a queue from which a thief of another node takes tasks; UINT32_MAX: from none
+ * yet.  `idle_ns`: how long the thief has had nothing to do. */
+static inline uint32_t nio_policy_far_depth(uint64_t idle_ns)
+{
+    if (idle_ns < NIO_FAR_IDLE_NS)
+        return UINT32_MAX;
+    return idle_ns < NIO_FAR_LONG_NS ? NIO_FAR_DEPTH : 1;
+}
+
+/* Most tasks that a thief takes of a queue with `depth`: half of what is near, a few of what is
+ * far, so that a node that is about to catch up is not emptied. */
+static inline uint32_t nio_policy_share(uint32_t depth, bool is_near)
+{
+    uint32_t half = depth - depth / 2;
+    return is_near || half < NIO_FAR_SHARE ? half : NIO_FAR_SHARE;
+}
+
+enum nio_policy_wake {
+    NIO_WAKE_NOBODY, /* somebody searches and will come by, or nobody can help */
+    NIO_WAKE_HOME,   /* a sleeper of the node */
+    NIO_WAKE_FAR     /* a sleeper of the nearest node that has one */
+};
+
+/* Whom to wake after a push to a queue of a node with so many searchers and sleepers. */
+static inline enum nio_policy_wake nio_policy_wake(unsigned searching, unsigned sleeping,
+                                                   uint32_t depth, bool may_leave_node)
+{
+    if (searching > 0)
+        return NIO_WAKE_NOBODY;
+    if (sleeping > 0)
+        return NIO_WAKE_HOME;
+    return may_leave_node && depth >= NIO_FAR_DEPTH ? NIO_WAKE_FAR : NIO_WAKE_NOBODY;
+}
+
+#endif
