@@ -12,13 +12,13 @@
 
 enum {
     YIELDS = 50,
+    NODE_WORK_NS = 2000,
     TASKS = 400, /* of the affinity checks, a node or worker */
     LONG_TASKS = 200,
     LONG_NS = 500000,
-    EQUAL_TASKS = 20000, /* a node and round */
-    EQUAL_ROUNDS = 5,
+    EQUAL_TASKS = 20000, /* a node */
     EQUAL_WORK_NS = 20000,
-    EQUAL_BATCH = 200
+    EQUAL_BATCH = 20
 };
 
 static int homes[KERNEL_CPUS_MAX];
@@ -59,6 +59,7 @@ static int64_t stay_on_node(void *arg)
     for (unsigned i = 0; i < YIELDS; i++) {
         if (homes[sched_getcpu()] != home)
             count(&strayed);
+        work_for(NODE_WORK_NS);
         int64_t rc = numio_yield_now();
         if (rc < 0)
             return rc;
@@ -84,7 +85,8 @@ static int64_t stay_on_cpu(void *arg)
 struct group {
     int64_t (*fn)(void *arg);
     enum numio_affinity affinity;
-    unsigned groups, tasks; /* so many tasks in each group */
+    unsigned first, groups; /* the nodes or workers */
+    unsigned tasks;         /* of each */
 };
 
 /* Spawns the tasks of all groups in turn, from outside, and joins them; args[i] goes to group i. */
@@ -97,9 +99,9 @@ static void run_groups(struct numio_handle *handle, const struct group *group, i
         numio_spawn_opts_init(&opts, sizeof opts);
         opts.affinity = group->affinity;
         if (group->affinity == NUMIO_AFFINITY_WORKER)
-            opts.worker = (int)(i % group->groups);
+            opts.worker = (int)(group->first + i % group->groups);
         else
-            opts.node = (int)(i % group->groups);
+            opts.node = (int)(group->first + i % group->groups);
         numa_must(numio_spawn_co(handle, group->fn, &args[i % group->groups], &opts, &joins[i]),
                   "spawn");
     }
@@ -117,13 +119,16 @@ static void check_affinities(struct numio_handle *handle, const struct numio_sta
         cpus[i] = worker.bind_cpu;
         node_homes[worker.node] = homes[worker.bind_cpu];
     }
-    struct group node = { stay_on_node, NUMIO_AFFINITY_NODE, status->nodes, TASKS };
-    run_groups(handle, &node, node_homes);
+    /* Node by node, so that the others are idle meanwhile. */
+    for (unsigned i = 0; i < status->nodes; i++) {
+        struct group node = { stay_on_node, NUMIO_AFFINITY_NODE, i, 1, TASKS };
+        run_groups(handle, &node, &node_homes[i]);
+    }
     uint64_t astray = take(&strayed), all = take(&ran);
     numa_check(astray == 0 && all == (uint64_t)status->nodes * TASKS,
                "node tasks never run elsewhere", "%llu polls away from home, %llu tasks ended",
                (unsigned long long)astray, (unsigned long long)all);
-    struct group pinned = { stay_on_cpu, NUMIO_AFFINITY_WORKER, status->workers, TASKS };
+    struct group pinned = { stay_on_cpu, NUMIO_AFFINITY_WORKER, 0, status->workers, TASKS };
     run_groups(handle, &pinned, cpus);
     astray = take(&strayed), all = take(&ran);
     numa_check(astray == 0 && all == (uint64_t)status->workers * TASKS,
@@ -151,24 +156,24 @@ static enum numio_poll run_load(void *state, struct numio_context *cx)
 }
 
 struct producer {
-    unsigned tasks;
+    unsigned tasks, batch; /* so many at once */
     struct load load;
 };
 
 static int64_t produce(void *arg)
 {
     const struct producer *producer = arg;
-    struct numio_join *joins[EQUAL_BATCH];
-    for (unsigned done = 0; done < producer->tasks; done += EQUAL_BATCH) {
+    struct numio_join *joins[LONG_TASKS];
+    for (unsigned done = 0; done < producer->tasks; done += producer->batch) {
         struct load load = producer->load;
         struct numio_future future = { .poll = run_load, .state = &load, .size = sizeof load };
         load.home = homes[sched_getcpu()];
-        for (unsigned i = 0; i < EQUAL_BATCH; i++) {
+        for (unsigned i = 0; i < producer->batch; i++) {
             int rc = numio_spawn(NULL, &future, NULL, &joins[i]);
             if (rc < 0)
                 return rc;
         }
-        for (unsigned i = 0; i < EQUAL_BATCH; i++) {
+        for (unsigned i = 0; i < producer->batch; i++) {
             int64_t rc = numio_join_await(&joins[i]);
             if (rc < 0)
                 return rc;
@@ -198,7 +203,7 @@ static void check_crossing(struct numio_handle *handle, unsigned nodes)
         numa_skip("work crosses from an overloaded node only", "there is one node");
         return;
     }
-    struct producer one = { LONG_TASKS, { 0, LONG_NS } };
+    struct producer one = { LONG_TASKS, LONG_TASKS, { 0, LONG_NS } };
     run_producers(handle, 1, &one);
     uint64_t crossed = take(&strayed), all = take(&ran);
     numa_check(crossed > 0 && all == LONG_TASKS, "an idle node helps an overloaded one",
@@ -210,7 +215,7 @@ static void check_crossing(struct numio_handle *handle, unsigned nodes)
  * what waits on one that stands still is right to cross. */
 static void check_equal_load(struct numio_handle *handle, unsigned nodes)
 {
-    struct producer equal = { EQUAL_TASKS, { 0, EQUAL_WORK_NS } };
+    struct producer equal = { EQUAL_TASKS, EQUAL_BATCH, { 0, EQUAL_WORK_NS } };
     run_producers(handle, nodes, &equal);
     uint64_t crossed = take(&strayed), all = take(&ran);
     numa_check(crossed * 100 < all && all == (uint64_t)nodes * EQUAL_TASKS,
