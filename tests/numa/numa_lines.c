@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/* What one node works on, no other node's memory notices: spawns, wakes and exits on node A write
+ * no byte of what belongs to node B (its shard of the owned set, its inject and overflow queues,
+ * its idle set, its workers), and no cache line holds parts of two nodes.
+ *
+ * B's workers sleep meanwhile, so every byte of B must stay as it was: B's memory is copied, A
+ * works, and the copy is compared.  Where B's parts are is numio's word; that they lie on B is the
+ * kernel's.
+ */
+#include <numio/runtime.h>
+
+#include "runtime/sched/worker.h"
+#include "tests/numa/numa_kernel.h"
+
+enum { TASKS = 20000, PARTS_MAX = 256, LINE_BYTES = 64, SLEEP_TRIES = 500 };
+
+struct part {
+    const char *base;
+    size_t bytes;
+    unsigned node;
+};
+
+static struct part parts[PARTS_MAX];
+static unsigned part_count;
+
+static void add_part(const void *base, size_t bytes, unsigned node)
+{
+    if (part_count < PARTS_MAX)
+        parts[part_count++] = (struct part){ base, bytes, node };
+}
+
+static void find_parts(struct numio_handle *handle)
+{
+    for (unsigned i = 0; i < handle->node_count; i++) {
+        struct nio_node *node = handle->nodes[i];
+        add_part(node, sizeof *node, i);
+        for (unsigned k = 0; k < node->worker_count; k++)
+            add_part(node->workers[k], sizeof(struct nio_worker), i);
+    }
+}
+
+static void check_lines(void)
+{
+    unsigned shared = 0;
+    for (unsigned i = 0; i < part_count; i++)
+        for (unsigned k = 0; k < i; k++) {
+            uintptr_t a = (uintptr_t)parts[i].base / LINE_BYTES;
+            uintptr_t a_end = ((uintptr_t)parts[i].base + parts[i].bytes - 1) / LINE_BYTES;
+            uintptr_t b = (uintptr_t)parts[k].base / LINE_BYTES;
+            uintptr_t b_end = ((uintptr_t)parts[k].base + parts[k].bytes - 1) / LINE_BYTES;
+            shared += parts[i].node != parts[k].node && a <= b_end && b <= a_end;
+        }
+    numa_check(shared == 0, "no cache line holds parts of two nodes", "%u pairs share one", shared);
+}
+
+static void check_homes(struct numio_handle *handle)
+{
+    unsigned away = 0;
+    for (unsigned i = 0; i < part_count; i++) {
+        struct numio_worker_status worker;
+        struct numio_node_status node;
+        numa_must(numio_node_status(handle, parts[i].node, &node), "node status");
+        numa_must(numio_worker_status(handle, node.worker_first, &worker), "worker status");
+        int home = kernel_home_of_cpu(worker.bind_cpu);
+        away += kernel_node_of(parts[i].base) != home ||
+                kernel_node_of(parts[i].base + parts[i].bytes - 1) != home;
+    }
+    numa_check(away == 0, "shards, queues, idle sets and workers lie on their node",
+               "%u of %u do not", away, part_count);
+}
+
+/* A node's parts, one after the other; the caller frees it. */
+static char *copy_parts(unsigned node, size_t *ret_bytes)
+{
+    size_t bytes = 0;
+    for (unsigned i = 0; i < part_count; i++)
+        bytes += parts[i].node == node ? parts[i].bytes : 0;
+    char *copy = malloc(bytes), *at = copy;
+    for (unsigned i = 0; copy && i < part_count; i++)
+        if (parts[i].node == node) {
+            memcpy(at, parts[i].base, parts[i].bytes);
+            at += parts[i].bytes;
+        }
+    *ret_bytes = bytes;
+    return copy;
+}
+
+static bool is_asleep(const struct nio_node *node)
+{
+    return nio_idle_sleeping(nio_idle_load(&node->idle)) == node->worker_count;
+}
+
+static bool wait_for_sleep(const struct nio_node *node)
+{
+    for (unsigned i = 0; i < SLEEP_TRIES && !is_asleep(node); i++)
+        (void)usleep(10000); /* shorter is as good */
+    (void)usleep(50000);     /* from the announcement into the sleep itself */
+    return is_asleep(node);
+}
+
+static enum numio_poll wake_once(void *state, struct numio_context *cx)
+{
+    bool *has_yielded = state;
+    if (*has_yielded)
+        return NUMIO_READY;
+    *has_yielded = true;
+    struct numio_waker waker = numio_context_waker(cx);
+    numio_waker_wake(&waker); /* itself: a wake and another poll */
+    return NUMIO_PENDING;
+}
+
+static int64_t work_at_home(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 0; i < TASKS; i++) {
+        bool has_yielded = false;
+        struct numio_future future = { .poll = wake_once,
+                                       .state = &has_yielded,
+                                       .size = sizeof has_yielded };
+        struct numio_spawn_opts opts;
+        struct numio_join *join;
+        numio_spawn_opts_init(&opts, sizeof opts);
+        opts.affinity = NUMIO_AFFINITY_NODE;
+        int64_t rc = numio_spawn(NULL, &future, &opts, &join);
+        if (rc >= 0)
+            rc = numio_join_await(&join);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void check_silence(struct numio_handle *handle, unsigned busy, unsigned idle)
+{
+    size_t bytes, changed = 0;
+    struct numio_spawn_opts opts;
+    struct numio_join *join;
+    if (!wait_for_sleep(handle->nodes[idle])) {
+        numa_check(false, "the other node sleeps", "node %u does not", idle);
+        return;
+    }
+    char *before = copy_parts(idle, &bytes);
+    numio_spawn_opts_init(&opts, sizeof opts);
+    opts.affinity = NUMIO_AFFINITY_NODE;
+    opts.node = (int)busy;
+    numa_must(numio_spawn_co(handle, work_at_home, NULL, &opts, &join), "spawn");
+    numa_must(numio_join_await(&join), "join");
+    char *after = copy_parts(idle, &bytes);
+    for (size_t i = 0; before && after && i < bytes; i++)
+        changed += before[i] != after[i];
+    numa_check(before && after && changed == 0,
+               "spawns, wakes and exits on one node write nothing of another",
+               "%zu of %zu bytes of node %u changed while node %u worked", changed, bytes, idle,
+               busy);
+    free(before);
+    free(after);
+}
+
+int main(void)
+{
+    struct numio_config config;
+    struct numio_runtime *runtime;
+    numa_must(numio_config_init(&config, sizeof config), "config");
+    config.idle = NUMIO_IDLE_PARK;
+    config.driver = NUMIO_DRIVER_DEFER;
+    numa_must(numio_runtime_create(&config, &runtime), "create");
+    struct numio_handle *handle = numio_runtime_handle(runtime);
+    find_parts(handle);
+    check_lines();
+    check_homes(handle);
+    if (handle->node_count < 2)
+        numa_skip("spawns, wakes and exits on one node write nothing of another",
+                  "there is one node");
+    for (unsigned i = 0; i + 1 < handle->node_count; i++) {
+        check_silence(handle, i, i + 1);
+        check_silence(handle, i + 1, i);
+    }
+    numa_must(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), "shutdown");
+    numio_runtime_destroy(runtime);
+    return numa_end();
+}
