@@ -127,6 +127,7 @@ static int build_node(struct numio_handle *handle, unsigned index)
     nio_idle_init(&node->idle, plan->worker_count);
     atomic_init(&node->guests, 0);
     atomic_init(&node->watcher, 0);
+    atomic_init(&node->resting, 0);
     nio_lock_init(&node->foreign.lock, NIO_RANK_OWNED);
     atomic_init(&node->foreign.spawned, 0);
     rc = nio_stripe_init(&node->foreign.stripe, arena, handle->plan->worker_count + index);
@@ -158,6 +159,7 @@ static int build_worker(struct numio_handle *handle, unsigned index, uint64_t *s
     worker->index_in_node = index - node->plan->worker_first;
     worker->plan = plan;
     worker->has_peers = handle->plan->worker_count > 1;
+    atomic_init(&worker->order, 0);
     worker->can_spin = !handle->plan->is_oversubscribed;
     worker->is_interval_tuned = handle->config.inject_interval == 0;
     worker->inject_interval =
@@ -203,7 +205,8 @@ static int build_parts(struct numio_handle *handle)
     handle->report = nio_zalloc(sizeof *handle->report);
     handle->nodes = nio_zalloc_array(handle->plan->node_count, sizeof(struct nio_node *));
     handle->workers = nio_zalloc_array(handle->plan->worker_count, sizeof(struct nio_worker *));
-    if (!handle->report || !handle->nodes || !handle->workers)
+    if (!handle->report || !handle->nodes || !handle->workers ||
+        nio_seats_init(&handle->seats, handle->plan) < 0)
         return -ENOMEM;
     nio_lock_init(&handle->report->lock, NIO_RANK_END);
     const char *reason;
@@ -280,6 +283,7 @@ void nio_handle_free(struct numio_handle *handle)
     nio_free(handle->report);
     nio_free(handle->nodes);
     nio_free(handle->workers);
+    nio_seats_fini(&handle->seats, handle->plan);
     nio_plan_destroy(handle->plan);
     numio_topology_destroy(handle->topology);
     if (handle->fork_guard)

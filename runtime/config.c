@@ -22,7 +22,9 @@ enum {
     STACK_BYTES_DEFAULT = 64 << 10,
     BLOCKING_THREADS_DEFAULT = 64,
     BLOCKING_THREADS_MAX = 4096,
-    BLOCKING_QUEUE_DEFAULT = 16384
+    BLOCKING_QUEUE_DEFAULT = 16384,
+    CPU_CHECK_MS_DEFAULT = 1000,
+    CPU_CHECK_MS_MAX = 60000
 };
 
 /* The largest values that make sense: a second of an idle SQ thread's core; ticks of some 20 ns
@@ -38,7 +40,11 @@ int numio_config_init(struct numio_config *config, size_t size)
         return nio_error(-EINVAL, "numio_config: size is %zu, expected %zu", size, sizeof *config);
     memset(config, 0, size); /* also what this library does not know */
     *config = (struct numio_config){
-        .size = size, .name = "numio", .sq_thread_cpu = -1, .report_overflow = true
+        .size = size,
+        .name = "numio",
+        .sq_thread_cpu = -1,
+        .report_overflow = true,
+        .cpu_check_ms = CPU_CHECK_MS_DEFAULT,
     };
     return 0;
 }
@@ -89,6 +95,7 @@ static const struct field fields[] = {
     FIELD("HUGE_PAGES", FIELD_BOOL, huge_pages, NULL),
     FIELD("REPORT_OVERFLOW", FIELD_BOOL, report_overflow, NULL),
     FIELD("RNG_SEED", FIELD_U64, rng_seed, NULL),
+    FIELD("CPU_CHECK_MS", FIELD_UINT, cpu_check_ms, NULL),
 };
 
 /* Index of `text` among the words, -1 if it is none of them. */
@@ -256,6 +263,9 @@ int nio_config_complete(struct numio_config *c)
                          c->inject_interval > INTERVAL_MAX ? c->inject_interval
                                                            : c->driver_interval,
                          (int)INTERVAL_MAX);
+    if (c->cpu_check_ms > CPU_CHECK_MS_MAX)
+        return nio_error(-EINVAL, "cpu_check_ms: %u is more than %d", c->cpu_check_ms,
+                         (int)CPU_CHECK_MS_MAX);
     if (c->sq_thread_cpu < -1)
         return nio_error(-EINVAL, "sq_thread_cpu: %d is no CPU; -1 lets the plan choose",
                          c->sq_thread_cpu);

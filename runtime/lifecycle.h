@@ -27,6 +27,15 @@ void nio_check_sq_threads(struct numio_handle *handle);
 
 /* start.c: starts all workers; on failure none is left. */
 int nio_start_workers(struct numio_handle *handle);
+/* Blocks all signals but those of faults: they are for the program's threads. */
+void nio_block_signals(void);
+
+/* cpu_watch.c: starts the thread that notices CPUs that come and go, unless it is not wanted.
+ * Once all workers have their thread ids, before they run.   Errors: -ENOMEM, -EAGAIN. */
+int nio_cpu_watch_start(struct numio_handle *handle);
+/* Before the workers' threads end. */
+void nio_cpu_watch_stop(struct numio_handle *handle);
+
 /* Lets the workers take their drivers down, and waits for their threads. */
 void nio_join_workers(struct numio_handle *handle);
 

@@ -114,6 +114,7 @@ static uint64_t adopt_cells(struct numio_handle *handle)
 static void take_down(struct numio_runtime *runtime)
 {
     struct numio_handle *handle = runtime->handle;
+    nio_cpu_watch_stop(handle);
     nio_blocking_destroy(handle->blocking);
     handle->blocking = NULL;
     for (unsigned i = 0; i < handle->node_count; i++)

@@ -63,12 +63,12 @@ static void pin(struct nio_worker *worker)
         return;
     CPU_ZERO(&set);
     CPU_SET(cpu, &set);
-    /* A CPU that was taken away since the plan was made: it runs where the kernel lets it, and the
-     * status tells by its affinity. */
+    /* A CPU that was taken away since the plan was made: it runs where the kernel lets it until
+     * cpu_watch.c notices. */
     (void)sched_setaffinity(0, sizeof set, &set);
 }
 
-static void block_signals(void)
+void nio_block_signals(void)
 {
     sigset_t set;
     (void)sigfillset(&set); /* cannot fail */
@@ -143,7 +143,7 @@ static int set_up(struct nio_worker *worker)
     (void)snprintf(name, sizeof name, "%.8s-w%u", worker->handle->name, worker->index);
     (void)pthread_setname_np(pthread_self(), name); /* a name is a help only */
     (void)prctl(PR_SET_TIMERSLACK, 1UL, 0, 0, 0);   /* without it timeouts are 50 us late */
-    block_signals();
+    nio_block_signals();
     pin(worker);
     worker->tid = (int)syscall(SYS_gettid);
     int rc = nio_coro_check();
@@ -270,6 +270,7 @@ int nio_start_workers(struct numio_handle *handle)
         for (unsigned i = 0; i < handle->worker_count; i++)
             nio_handle_add_reason(handle, nio_driver_reason(handle->workers[i]->driver));
         nio_check_sq_threads(handle);
+        rc = nio_cpu_watch_start(handle);
     }
     /* [ST1] release: the verdict, with everything built so far.  Pairs with [ST2]. */
     atomic_store_explicit(&start.gate, rc == 0 ? GATE_GO : GATE_FAIL, memory_order_release);

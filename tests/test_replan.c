@@ -231,6 +231,20 @@ Test(replan, a_node_whose_only_cpu_is_the_sq_threads_keeps_one_worker_there)
 
 /* --- Random machines ------------------------------------------------------------------------- */
 
+static bool has_cpus(const struct scene *scene, unsigned node)
+{
+    bool has = false;
+    for (unsigned i = 0; i < scene->plan->nodes[node].bind_cpu_count && !has; i++)
+        has = CPU_ISSET(scene->plan->nodes[node].bind_cpus[i], &scene->allowed);
+    return has;
+}
+
+static unsigned distance(const struct scene *scene, unsigned worker, unsigned node)
+{
+    const struct nio_plan *plan = scene->plan;
+    return plan->distance[plan->workers[worker].node * plan->node_count + node];
+}
+
 /* What holds whatever is lost. */
 static void check_scene(const struct scene *scene)
 {
@@ -250,6 +264,10 @@ static void check_scene(const struct scene *scene)
         cr_assert_gt(CPU_COUNT(&cpus), 0, "worker %u has no CPU", w);
         CPU_AND(&rest, &cpus, &scene->allowed);
         cr_assert(CPU_EQUAL(&rest, &cpus), "worker %u is on CPUs that are gone", w);
+        for (unsigned n = 0; n < plan->node_count && seat->where == NIO_GUEST; n++)
+            cr_assert(!has_cpus(scene, n) ||
+                          distance(scene, w, (unsigned)seat->node) <= distance(scene, w, n),
+                      "worker %u is a guest of node %d, node %u is nearer", w, seat->node, n);
         cr_assert(seat->cpu < 0 || !CPU_ISSET(seat->cpu, &taken), "two on CPU %d", seat->cpu);
         cr_assert(!seat->may_spin || seat->cpu >= 0, "worker %u spins on shared CPUs", w);
         if (seat->cpu >= 0)

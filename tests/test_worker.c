@@ -596,6 +596,7 @@ static enum numio_poll poll_member(void *arg, struct numio_context *cx)
     self->is_woken = false;
     self->was_misplaced |= self->node >= 0 && self->node != numio_current_node();
     self->was_misplaced |= self->worker >= 0 && self->worker != numio_current_worker();
+    self->was_misplaced |= self->worker < 0 && nio_worker_current()->is_retired;
     crowd->digest = (crowd->digest ^ state->index) * UINT64_C(1099511628211);
     if (!self->has_waker) {
         self->waker = numio_context_waker(cx);
@@ -648,9 +649,17 @@ static void check_crowd(const struct crowd *crowd)
     }
 }
 
+/* Retires a worker or makes it active again; the first of each node stays. */
+static void order_somebody(struct numio_handle *handle, struct nio_rng *rng)
+{
+    struct nio_worker *worker = handle->workers[nio_rng_below(rng, handle->worker_count)];
+    if (worker->index_in_node > 0)
+        nio_worker_order(worker, nio_rng_below(rng, 2) ? NIO_ORDER_RETIRE : 0);
+}
+
 /* Steps workers in random order, wakes from outside now and then, lets things settle now and then;
  * returns the digest. */
-static uint64_t run_crowd(const char *topology, uint64_t seed, unsigned *ret_polls)
+static uint64_t run_crowd(const char *topology, uint64_t seed, bool retires, unsigned *ret_polls)
 {
     struct numio_config config = rig_config(topology);
     static struct crowd crowd;
@@ -665,6 +674,8 @@ static uint64_t run_crowd(const char *topology, uint64_t seed, unsigned *ret_pol
             join_crowd(&crowd);
         if (nio_rng_below(&outside, 8) == 0 && crowd.count > 0)
             wake_member(&crowd, nio_rng_below(&outside, crowd.count));
+        if (retires && nio_rng_below(&outside, 32) == 0)
+            order_somebody(crowd.handle, &outside);
         (void)rig_step(crowd.handle->workers[nio_rng_below(&outside, crowd.handle->worker_count)]);
         if (nio_rng_below(&outside, 500) == 0) {
             rig_settle(crowd.handle);
@@ -690,7 +701,18 @@ Test(worker, no_task_is_lost_and_every_woken_task_is_polled_where_it_may_be)
     uint64_t seed = seeded_seed(29);
     for (unsigned i = 0; i < 40; i++) {
         unsigned polls;
-        (void)run_crowd(topologies[i % NIO_ARRAY_LEN(topologies)], nio_seed_next(&seed), &polls);
+        (void)run_crowd(topologies[i % NIO_ARRAY_LEN(topologies)], nio_seed_next(&seed), false,
+                        &polls);
+        cr_assert_gt(polls, CROWD);
+    }
+}
+
+Test(worker, no_task_is_lost_while_workers_retire_and_come_back)
+{
+    uint64_t seed = seeded_seed(31);
+    for (unsigned i = 0; i < 40; i++) {
+        unsigned polls;
+        (void)run_crowd(i % 2 ? two_nodes : four_workers, nio_seed_next(&seed), true, &polls);
         cr_assert_gt(polls, CROWD);
     }
 }
@@ -702,9 +724,9 @@ Test(worker, with_one_worker_the_same_seed_gives_the_same_schedule)
     for (unsigned i = 0; i < 10; i++) {
         uint64_t run_seed = nio_seed_next(&seed);
         unsigned first_polls, second_polls, other_polls;
-        uint64_t first = run_crowd("pack:1 core:1 pu:1", run_seed, &first_polls);
-        uint64_t second = run_crowd("pack:1 core:1 pu:1", run_seed, &second_polls);
-        uint64_t other = run_crowd("pack:1 core:1 pu:1", run_seed + 1, &other_polls);
+        uint64_t first = run_crowd("pack:1 core:1 pu:1", run_seed, false, &first_polls);
+        uint64_t second = run_crowd("pack:1 core:1 pu:1", run_seed, false, &second_polls);
+        uint64_t other = run_crowd("pack:1 core:1 pu:1", run_seed + 1, false, &other_polls);
         cr_assert_eq(first, second);
         cr_assert_eq(first_polls, second_polls);
         differing += first != other;

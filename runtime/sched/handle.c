@@ -149,11 +149,16 @@ int numio_worker_status(struct numio_handle *handle, unsigned index,
     if (rc < 0)
         return rc;
     const struct nio_worker *worker = handle->workers[index];
+    struct nio_seat_record seat = nio_seat_of_worker(&handle->seats, index);
     *ret_status = (struct numio_worker_status){ .node = worker->node->index,
                                                 .llc = worker->plan->llc,
                                                 .cpu = worker->plan->cpu,
                                                 .bind_cpu = worker->plan->bind_cpu,
-                                                .tid = worker->tid };
+                                                .tid = worker->tid,
+                                                .placement = nio_whereabouts_name(seat.now.where),
+                                                .is_retired = seat.now.is_retired,
+                                                .runs_on_cpu = seat.now.cpu,
+                                                .moves = seat.moves };
     return 0;
 }
 
@@ -165,6 +170,7 @@ int numio_node_status(struct numio_handle *handle, unsigned index,
     if (rc < 0)
         return rc;
     const struct nio_plan_node *plan = handle->nodes[index]->plan;
+    struct nio_seat_record seat = nio_seat_of_sq(&handle->seats, index);
     bool has_sq = handle->profile == NUMIO_DRIVER_SQPOLL;
     *ret_status = (struct numio_node_status){
         .worker_first = plan->worker_first,
@@ -176,6 +182,8 @@ int numio_node_status(struct numio_handle *handle, unsigned index,
                                                     : places[plan->sq_place],
         .sq_cpu = has_sq ? plan->sq_cpu : -1,
         .sq_tid = handle->nodes[index]->sq_tid,
+        .sq_placement = nio_whereabouts_name(seat.now.where),
+        .sq_moves = seat.moves,
         .memory_bytes = plan->memory_bytes,
     };
     return 0;
@@ -218,9 +226,15 @@ static const char *late_reason(const struct numio_handle *handle)
 const char *numio_status_reason(struct numio_handle *handle, unsigned index)
 {
     handle = nio_handle_resolve(handle);
-    if (!handle || index > handle->reason_count)
+    if (!handle)
         return NULL;
-    return index < handle->reason_count ? handle->reasons[index] : late_reason(handle);
+    if (index < handle->reason_count)
+        return handle->reasons[index];
+    index -= handle->reason_count;
+    const char *late = late_reason(handle);
+    if (late && index-- == 0)
+        return late;
+    return nio_seats_reason(&handle->seats, handle->plan, index);
 }
 
 int numio_arena_audit(struct numio_handle *handle, unsigned index,

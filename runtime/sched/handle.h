@@ -24,10 +24,12 @@
 #include "runtime/sched/inject.h"
 #include "runtime/sched/owned.h"
 #include "runtime/sched/policy.h"
+#include "runtime/sched/seats.h"
 #include "runtime/task/task.h"
 
 struct nio_worker;
 struct nio_blocking;
+struct nio_cpu_watch;
 
 /* The two classes of stealable work: what may leave the node, and what may not. */
 enum nio_reach { NIO_REACH_ANY = 0, NIO_REACH_NODE = 1, NIO_REACH_COUNT = 2 };
@@ -97,6 +99,7 @@ struct nio_node {
     struct nio_idle idle;
     NIO_CACHE_ALIGNED _Atomic uint32_t guests; /* threads of others that are waking a worker */
     _Atomic uint32_t watcher;                  /* 1: one sleeper of the node looks around */
+    _Atomic uint32_t resting;                  /* retired workers that are parked */
     struct nio_foreign_stripe foreign;
 };
 
@@ -115,9 +118,12 @@ struct numio_handle {
     bool sq_shares_core;
     const uint8_t *fork_guard; /* a page that reads 0 in a forked child */
     struct nio_blocking *blocking;
+    struct nio_cpu_watch *cpu_watch; /* NULL: not wanted */
     struct nio_report *report;
     const char *reasons[NIO_REASONS_MAX];
     unsigned reason_count;
+    /* under its lock */
+    struct nio_seats seats;
     /* any thread */
     NIO_CACHE_ALIGNED _Atomic uint64_t refs;
     _Atomic uint32_t phase;               /* enum nio_phase */

@@ -312,15 +312,27 @@ static NIO_ALWAYS_INLINE bool step(struct nio_worker *worker, bool may_block)
     return !worker->is_leaving;
 }
 
+void nio_run_task(struct nio_worker *worker, struct nio_task *task)
+{
+    nio_budget_fill(&worker->budget);
+    poll_task(worker, task);
+}
+
 bool nio_worker_step(struct nio_worker *worker, bool may_block)
 {
-    return step(worker, may_block);
+    if (worker->is_retired)
+        return nio_serve_retired(worker, may_block) || step(worker, may_block);
+    return step(worker, may_block) || worker->is_retired;
 }
 
 void nio_worker_run(struct nio_worker *worker)
 {
-    while (step(worker, true)) { /* until the runtime has ended */
-    }
+    do {
+        while (step(worker, true)) { /* until the runtime has ended, or the worker retires */
+        }
+        while (nio_serve_retired(worker, true)) { /* until it is active again */
+        }
+    } while (!worker->is_leaving);
     if (worker->is_searching) {
         worker->is_searching = false;
         (void)nio_idle_end_search(&worker->node->idle); /* everybody is leaving */

@@ -20,13 +20,17 @@ static void call_thread_hook(struct nio_worker *worker, void (*hook)(unsigned, v
 static bool has_busy_sibling(const struct nio_node *node)
 {
     uint32_t state = nio_idle_load(&node->idle);
-    return nio_idle_sleeping(state) < node->worker_count;
+    /* relaxed: how many of them rest, a moment ago; see retire.c */
+    uint32_t resting = atomic_load_explicit(&node->resting, memory_order_relaxed);
+    return nio_idle_sleeping(state) + resting < node->worker_count;
 }
 
-/* Whether the end of the runtime wants something of this worker.  A wake for it may have been
- * consumed while spinning, so this is asked again before every park. */
+/* Whether the end of the runtime, or an order, wants something of this worker.  A wake for it may
+ * have been consumed while spinning, so this is asked again before every park. */
 static bool is_called(struct nio_worker *worker)
 {
+    if (NIO_UNLIKELY(nio_has_order(worker)))
+        return true;
     enum nio_phase phase = nio_phase(worker->handle);
     if (NIO_LIKELY(phase == NIO_PHASE_RUNNING))
         return false;
@@ -91,6 +95,12 @@ struct nio_task *nio_idle(struct nio_worker *worker, bool may_block)
 {
     bool spins = may_block && nio_wants_spin(worker);
     struct nio_task *task;
+    if (NIO_UNLIKELY(nio_has_order(worker))) {
+        nio_follow_order(worker);
+        if (worker->is_leaving)
+            return NULL;
+        spins = may_block && nio_wants_spin(worker);
+    }
     /* What will wait in any case is submitted by the same system call that sleeps. */
     if (!may_block || spins || nio_driver_is_eager(worker->driver))
         nio_flush_own(worker);

@@ -113,6 +113,8 @@ struct nio_task *nio_spin(struct nio_worker *worker)
         if (i % SPIN_CLOCK_INTERVAL == 0) {
             if (nio_phase(worker->handle) != NIO_PHASE_RUNNING || !nio_may_spin(worker))
                 return NULL;
+            if (nio_has_order(worker))
+                return NULL;
             if (worker->idle_since_ns == 0)
                 worker->idle_since_ns = nio_now_ns();
             else if (!is_endless && nio_now_ns() - worker->idle_since_ns >= limit_ns)
@@ -133,6 +135,8 @@ struct nio_task *nio_spin_thrifty(struct nio_worker *worker)
         if (task)
             return task;
         if (nio_phase(worker->handle) != NIO_PHASE_RUNNING || !nio_may_spin(worker))
+            break;
+        if (nio_has_order(worker))
             break;
         if (now_ns >= look_ns) {
             if (look_ns != 0 && !nio_sees_work(worker))

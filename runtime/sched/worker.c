@@ -218,5 +218,7 @@ void nio_maintain(struct nio_worker *worker)
         nio_slab_outbox_flush(&worker->outbox);
         if (NIO_UNLIKELY(nio_phase(worker->handle) != NIO_PHASE_RUNNING))
             nio_worker_close(worker);
+        if (NIO_UNLIKELY(nio_has_order(worker)))
+            nio_follow_order(worker);
     }
 }

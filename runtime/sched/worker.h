@@ -62,8 +62,8 @@ struct nio_worker {
     unsigned index, index_in_node;
     const struct nio_plan_worker *plan;
     struct nio_driver *driver;
-    bool has_peers; /* the runtime has more than one worker */
-    bool can_spin;  /* no CPU carries two of the plan's threads */
+    bool has_peers;         /* the runtime has more than one worker */
+    _Atomic uint32_t order; /* NIO_ORDER_..., written now and then: see retire.c */
     unsigned driver_interval;
     bool is_interval_tuned;                 /* of the looks at the inject queues */
     uint64_t llc_peers[NIO_IDLE_WORDS_MAX]; /* who of the node shares the last-level cache */
@@ -88,7 +88,10 @@ struct nio_worker {
     bool is_searching;
     bool is_batching;    /* reaping or closing: queue quietly, offer once at the end */
     bool has_quiet_work; /* something was queued quietly */
-    bool is_leaving;     /* the loop is over */
+    bool is_leaving;     /* the loop is over: the runtime has ended, or it retires */
+    bool is_retired;     /* serves only what no other can: see retire.c */
+    bool can_spin;       /* no CPU carries two of the runtime's threads */
+    uint32_t order_seen; /* the order that it follows */
     struct nio_private_queue mine;
     struct nio_coro loop;  /* the context of the loop, while a coroutine runs */
     struct nio_coro *here; /* the context that runs now: the loop's or a coroutine's */
@@ -244,6 +247,24 @@ bool nio_sees_work(struct nio_worker *worker);
 bool nio_sibling_is_stuck(struct nio_worker *worker, uint64_t now_ns);
 /* Owner: reaps siblings' completions; their tasks are then in its own queues. */
 unsigned nio_reap_siblings(struct nio_worker *worker);
+
+/* sched/retire.c: the work of a worker whose CPU was taken away. */
+enum { NIO_ORDER_RETIRE = 1, NIO_ORDER_NO_SPIN = 2 };
+/* Any thread, while the drivers are there: what the worker is to do from now on.  It follows as
+ * soon as it looks up, at the latest when its present poll ends and 61 more. */
+void nio_worker_order(struct nio_worker *worker, uint32_t order);
+/* Owner: whether there is an order that it does not follow yet.  One load. */
+static inline bool nio_has_order(const struct nio_worker *worker)
+{
+    /* relaxed: the word is all there is to it, and the wake that follows makes it seen */
+    return atomic_load_explicit(&worker->order, memory_order_relaxed) != worker->order_seen;
+}
+/* Owner: follows it.  If it retires, `is_leaving` is set and the loop is left. */
+void nio_follow_order(struct nio_worker *worker);
+/* Owner: one turn of a retired worker.  False: it is none (any more). */
+bool nio_serve_retired(struct nio_worker *worker, bool may_block);
+/* sched/run.c: polls a task outside of the loop. */
+void nio_run_task(struct nio_worker *worker, struct nio_task *task);
 
 /* sched/close.c: what a worker does once the runtime is closing. */
 void nio_worker_close(struct nio_worker *worker);

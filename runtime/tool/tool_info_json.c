@@ -203,7 +203,9 @@ static void put_runtime(struct tool_json *json, const struct tool_machine *machi
         tool_json_uint(json, "node", worker->node);
         tool_json_uint(json, "llc", worker->llc);
         put_number(json, "cpu", worker->cpu);
-        put_number(json, "runs_on_cpu", worker->bind_cpu);
+        put_number(json, "runs_on_cpu", worker->runs_on_cpu);
+        tool_json_string(json, "placement", worker->placement);
+        tool_json_bool(json, "retired", worker->is_retired);
         tool_json_close(json, '}');
     }
     tool_json_close(json, ']');

@@ -77,6 +77,8 @@ struct numio_config {
     bool report_overflow;            /* install the SIGSEGV reporter of coroutine stack overflows */
     uint64_t rng_seed;               /* 0: from the clock; same seed, one worker: same schedule */
     struct numio_hooks hooks;
+    unsigned cpu_check_ms; /* how often a thread of the runtime looks whether CPUs were taken from
+                              the process or given back, at most 60000; 0: never; 1000 */
 };
 
 /* Sets the defaults; `size` is sizeof(struct numio_config).  A program that was built for a newer

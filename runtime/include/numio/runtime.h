@@ -127,8 +127,14 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_worker_metrics(struct numio_handle *handl
 
 struct numio_worker_status {
     unsigned node, llc;
-    int cpu, bind_cpu; /* planned CPU; the real one it is pinned to, -1 none */
+    int cpu, bind_cpu; /* planned CPU; the real one it is pinned to by plan, -1 none */
     int tid;
+    /* Since CPUs were taken from the process, or given back (numio_config.cpu_check_ms): */
+    const char *placement; /* "home"; "moved" to another CPU of its node; "guest" of another node;
+                              "outside": bound by somebody else, and left there */
+    bool is_retired;       /* no CPU is free for it: it serves only its pinned tasks and its ring */
+    int runs_on_cpu;       /* -1: on several */
+    uint64_t moves;        /* how often this changed */
 };
 
 struct numio_node_status {
@@ -138,6 +144,8 @@ struct numio_node_status {
     int sq_cpu;           /* -1: without an SQ thread, or on any CPU of the node */
     int sq_tid;           /* its thread id (iou-sqp-*), -1 without one */
     uint64_t memory_bytes;
+    const char *sq_placement; /* of the SQ thread, as in struct numio_worker_status */
+    uint64_t sq_moves;
 };
 
 /* What the runtime became: valid as long as the handle. */
