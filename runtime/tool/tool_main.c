@@ -7,6 +7,7 @@
 
 #include <numio/base.h>
 
+#include "runtime/tool/check.h"
 #include "runtime/tool/tool_info.h"
 #include "runtime/tool/tool_options.h"
 #include "runtime/tool/tool_term.h"
@@ -19,6 +20,8 @@ static int run_command(const struct tool_options *options)
     switch (options->command) {
     case TOOL_INFO:
         return tool_info(&options->config, &term, options->as_json);
+    case TOOL_CHECK:
+        return check_run(options, &term);
     case TOOL_TOUR:
         return tour_run(options, &term);
     case TOOL_VERSION:

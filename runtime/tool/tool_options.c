@@ -57,9 +57,11 @@ static const struct option long_options[] = {
 static const char help_text[] =
     "Usage: numio info [OPTIONS] [--json]   the machine as numio sees it, and who runs where\n"
     "       numio tour [OPTIONS]            tasks, files, sockets, time, cancelling: checked\n"
+    "       numio numa-check [OPTIONS] [--json]   whether pages, threads and interrupts are on\n"
+    "                                       their nodes, and how far the nodes are apart\n"
     "       numio --help | --version\n"
     "\n"
-    "Options of both (each sets the environment variable in brackets):\n"
+    "Options of all (each sets the environment variable in brackets):\n"
     "  --topology STR   another machine: \"pack:2 numa:1 core:4 pu:1\" (hwloc's synthetic\n"
     "                   notation) or the path of an hwloc XML file      [NUMIO_TOPOLOGY]\n"
     "  --shard-by WHAT  what a node is: package, numa or l3             [NUMIO_SHARD_BY]\n"
@@ -73,7 +75,7 @@ static const char help_text[] =
     "  --width N        columns to draw in; else the terminal's\n"
     "  --ascii          no box-drawing characters\n"
     "\n"
-    "Options of info:\n"
+    "Options of info and numa-check:\n"
     "  --json           everything, as one JSON object\n"
     "\n"
     "Options of tour:\n"
@@ -141,9 +143,9 @@ static const char *variable_of(int code)
 /* An option that one of the commands has to itself. */
 static int apply_own_option(struct tool_options *options, int code, const char *value)
 {
-    enum tool_command needed = code == OPTION_JSON ? TOOL_INFO : TOOL_TOUR;
-    if (options->command != needed)
-        return usage_error(code == OPTION_JSON ? "--json belongs to numio info"
+    bool is_for_tour = options->command == TOOL_TOUR;
+    if (is_for_tour != (code != OPTION_JSON))
+        return usage_error(code == OPTION_JSON ? "--json belongs to numio info and numa-check"
                                                : "this option belongs to numio tour",
                            NULL);
     uint64_t mib = 0;
@@ -201,6 +203,8 @@ static int parse_command(const char *word, struct tool_options *options)
         options->command = TOOL_INFO;
     else if (strcmp(word, "tour") == 0)
         options->command = TOOL_TOUR;
+    else if (strcmp(word, "numa-check") == 0)
+        options->command = TOOL_CHECK;
     else if (strcmp(word, "help") == 0)
         options->command = TOOL_HELP;
     else
@@ -232,8 +236,10 @@ int tool_options_parse(int argc, char **argv, struct tool_options *ret_options)
     if (status == 0)
         status = parse_options(argc, argv, &options);
     if (status == 0 && options.command == TOOL_NO_COMMAND)
-        status = usage_error("say what to do: info or tour", NULL);
-    if (status == 0 && (options.command == TOOL_INFO || options.command == TOOL_TOUR)) {
+        status = usage_error("say what to do: info, tour or numa-check", NULL);
+    bool has_runtime = options.command == TOOL_INFO || options.command == TOOL_TOUR ||
+                       options.command == TOOL_CHECK;
+    if (status == 0 && has_runtime) {
         int err = numio_config_init(&options.config, sizeof options.config);
         if (err == 0)
             err = numio_config_from_env(&options.config);

@@ -10,7 +10,7 @@
 
 #include <numio/config.h>
 
-enum tool_command { TOOL_NO_COMMAND, TOOL_HELP, TOOL_VERSION, TOOL_INFO, TOOL_TOUR };
+enum tool_command { TOOL_NO_COMMAND, TOOL_HELP, TOOL_VERSION, TOOL_INFO, TOOL_TOUR, TOOL_CHECK };
 
 struct tool_options {
     enum tool_command command;

@@ -33,5 +33,38 @@ for program in /usr/local/bin/numa_*; do
 done
 run info /usr/local/bin/numio info
 run tour /usr/local/bin/numio tour --tasks 20000
+run numa-check /usr/local/bin/numio numa-check
+
+# Memory of the last node alone is allowed to the workers of all: numa-check must say so, and how.
+misplaced() {
+    cgroup=/sys/fs/cgroup/misplaced
+    nodes=$(cat /sys/devices/system/node/has_memory)
+    last=${nodes##*[-,]}
+    if [ "$last" = "$nodes" ]; then
+        echo "skipped a wrong cpuset is told: there is one node with memory"
+        return 77
+    fi
+    echo +cpuset >/sys/fs/cgroup/cgroup.subtree_control
+    mkdir -p $cgroup
+    cat /sys/devices/system/cpu/online >$cgroup/cpuset.cpus
+    echo "$last" >$cgroup/cpuset.mems
+    sh -c "echo \$\$ >$cgroup/cgroup.procs && exec /usr/local/bin/numio numa-check" >/tmp/told
+    status=$?
+    cat /tmp/told
+    if [ $status -eq 1 ] && grep -q 'cpuset.mems' /tmp/told; then
+        echo "ok a wrong cpuset is told"
+    else
+        echo "FAILED a wrong cpuset is told: exit status $status"
+        return 1
+    fi
+}
+if grep -q '^0::/$' /proc/self/cgroup; then
+    echo "== misplaced"
+    misplaced >/tmp/out
+    cat /tmp/out
+    passed=$((passed + $(grep -c '^ok ' /tmp/out)))
+    failed=$((failed + $(grep -c '^FAILED ' /tmp/out)))
+    skipped=$((skipped + $(grep -c '^skipped ' /tmp/out)))
+fi
 echo "numa passed=$passed failed=$failed skipped=$skipped"
 [ "$failed" -eq 0 ]
