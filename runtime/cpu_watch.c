@@ -48,6 +48,7 @@ struct nio_cpu_watch {
     _Atomic uint32_t stop; /* futex: 1 once it is to end */
     cpu_set_t allowed;     /* what the process may use */
     cpu_set_t known;       /* what it could use when it started */
+    bool is_unsettled;     /* a binding was refused: the next look tries again */
     /* The workers, and behind them the SQ threads, one per node. */
     unsigned count;
     struct watched *threads;
@@ -81,18 +82,20 @@ static bool look_at(struct nio_cpu_watch *watch, unsigned i)
     return has_changed;
 }
 
-/* Binds the thread; what the kernel made of it is what the next look compares with. */
-static void bind_thread(const struct nio_cpu_watch *watch, struct watched *thread,
+/* Binds the thread; what the kernel made of it is what the next look compares with.  False: it was
+ * refused, because its CPUs have gone meanwhile, or because they have just come back and the
+ * kernel's cpusets do not know it yet. */
+static bool bind_thread(const struct nio_cpu_watch *watch, struct watched *thread,
                         const struct nio_seat *seat)
 {
-    cpu_set_t set;
-    nio_seat_cpus(watch->handle->plan, &watch->allowed, seat, &set);
-    if (thread->tid <= 0 || CPU_EQUAL(&set, &thread->bound))
-        return;
-    /* Refused: its CPUs have gone meanwhile, which the next look notices. */
-    (void)sched_setaffinity(thread->tid, sizeof set, &set);
+    cpu_set_t wanted, set;
+    nio_seat_cpus(watch->handle->plan, &watch->allowed, seat, &wanted);
+    if (thread->tid <= 0 || CPU_EQUAL(&wanted, &thread->bound))
+        return true;
+    bool is_done = sched_setaffinity(thread->tid, sizeof wanted, &wanted) == 0;
     if (sched_getaffinity(thread->tid, sizeof set, &set) == 0)
         thread->bound = set;
+    return is_done;
 }
 
 static void tell(struct nio_cpu_watch *watch, unsigned w)
@@ -118,9 +121,15 @@ static void replan(struct nio_cpu_watch *watch)
                                       .is_sq_outside = watch->is_outside + workers,
                                       .sq_outside = watch->outside + workers };
     nio_replan(handle->plan, &facts, watch->next, watch->next + workers);
-    for (unsigned i = 0; i < watch->count; i++)
-        if (watch->next[i].where != NIO_OUTSIDE)
-            bind_thread(watch, &watch->threads[i], &watch->next[i]);
+    watch->is_unsettled = false;
+    for (unsigned i = 0; i < watch->count; i++) {
+        if (watch->next[i].where == NIO_OUTSIDE ||
+            bind_thread(watch, &watch->threads[i], &watch->next[i]))
+            continue;
+        watch->is_unsettled = true;
+        if (watch->next[i].where == NIO_AT_HOME)
+            watch->next[i] = watch->now[i]; /* it has not come home yet */
+    }
     cpu_set_t grown;
     CPU_OR(&grown, &watch->allowed, &watch->known);
     nio_seats_set(&handle->seats, handle->plan, watch->next, watch->next + workers,
@@ -137,7 +146,7 @@ static void look(struct nio_cpu_watch *watch)
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) == 0)
         return; /* its own CPU is on its way out */
-    bool has_changed = !CPU_EQUAL(&allowed, &watch->allowed);
+    bool has_changed = watch->is_unsettled || !CPU_EQUAL(&allowed, &watch->allowed);
     watch->allowed = allowed;
     for (unsigned i = 0; i < watch->count; i++)
         has_changed |= look_at(watch, i);
@@ -197,6 +206,8 @@ static void expect_plan(struct nio_cpu_watch *watch)
         struct watched *thread = &watch->threads[i];
         unsigned node = i - handle->worker_count;
         bool is_worker = i < handle->worker_count;
+        watch->now[i] = is_worker ? nio_seat_of_worker(&watch->handle->seats, i).now
+                                  : nio_seat_of_sq(&watch->handle->seats, node).now;
         thread->home =
             is_worker ? handle->plan->workers[i].bind_cpu : handle->plan->nodes[node].sq_bind_cpu;
         if (is_worker && (thread->home < 0 || thread->home >= CPU_SETSIZE))
