@@ -138,7 +138,7 @@ Test(spawn, a_newer_programs_options_are_taken_unless_they_say_what_is_not_known
 {
     struct numio_runtime *runtime = fixture_start(1);
     struct numio_handle *handle = numio_runtime_handle(runtime);
-    struct numio_future future = { .poll = check_zeroes };
+    struct numio_future future = { .poll = check_zeroes, .size = 300, .output_size = 300 };
     struct {
         struct numio_spawn_opts known;
         uint64_t unknown[2];

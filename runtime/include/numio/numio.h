@@ -10,6 +10,7 @@
 #include <numio/config.h>
 #include <numio/error.h>
 #include <numio/io.h>
+#include <numio/net.h>
 #include <numio/op.h>
 #include <numio/runtime.h>
 #include <numio/task.h>

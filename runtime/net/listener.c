@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: MIT */
+/* A listener's sockets and acceptors.
+ *
+ * An accepted connection is noted in `pending` until its coroutine begins: a runtime that shuts
+ * down never runs some of them, and what they would have closed numio_listener_close() closes. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <numio/io.h>
+#include <numio/net.h>
+
+#include "runtime/base/error.h"
+#include "runtime/base/mem.h"
+#include "runtime/base/versioned.h"
+#include "runtime/net/address.h"
+#include "runtime/net/steer.h"
+#include "runtime/sched/worker.h"
+
+static const uint64_t retry_ns = 10000000; /* when descriptors or memory have run out */
+enum { DRAIN_POLL_US = 1000, REASON_BYTES = 160 };
+
+struct member {
+    struct numio_listener *listener;
+    int fd, node;
+    int worker; /* -1: any of the node */
+    struct numio_join *acceptor;
+};
+
+struct connection {
+    struct connection *next, **link; /* under the listener's lock; link NULL: it has begun */
+    struct numio_listener *listener;
+    int fd;
+};
+
+struct numio_listener {
+    struct numio_handle *handle;
+    numio_listener_fn *fn;
+    void *arg;
+    bool is_serving;
+    _Atomic bool is_closing;
+    unsigned port, count;
+    char reason[REASON_BYTES];
+    struct nio_lock lock;
+    struct connection *pending; /* under the lock */
+    struct member members[];
+};
+
+/* --- sockets --------------------------------------------------------------------------------- */
+
+static int open_socket(const struct nio_address *address, const struct numio_listen_opts *opts,
+                       int incoming_cpu)
+{
+    int one = 1;
+    bool is_group = opts->group != NUMIO_LISTEN_ONE;
+    int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return nio_error(-errno, "listen: socket: %s", strerror(errno));
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
+        (is_group && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) != 0) ||
+        (incoming_cpu >= 0 &&
+         setsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &incoming_cpu, sizeof incoming_cpu) != 0) ||
+        bind(fd, (const struct sockaddr *)&address->storage, address->length) != 0 ||
+        listen(fd, opts->backlog > 0 ? opts->backlog : SOMAXCONN) != 0) {
+        int error = nio_error(-errno, "listen on %.64s: %s", opts->address, strerror(errno));
+        (void)close(fd); /* the first error counts */
+        return error;
+    }
+    return fd;
+}
+
+/* All members have the port that the first one got. */
+static int learn_port(struct numio_listener *listener, struct nio_address *address)
+{
+    if (getsockname(listener->members[0].fd, (struct sockaddr *)&address->storage,
+                    &address->length) != 0)
+        return nio_error(-errno, "listen: getsockname: %s", strerror(errno));
+    /* The port stands at the same place in both families. */
+    listener->port = ntohs(((const struct sockaddr_in *)(const void *)&address->storage)->sin_port);
+    return 0;
+}
+
+static void place_members(struct numio_listener *listener, const struct numio_listen_opts *opts)
+{
+    for (unsigned i = 0; i < listener->count; i++) {
+        struct member *member = &listener->members[i];
+        *member = (struct member){ .listener = listener, .fd = -1, .node = (int)i, .worker = -1 };
+        if (opts->group == NUMIO_LISTEN_PER_WORKER) {
+            member->worker = (int)i;
+            member->node = (int)listener->handle->workers[i]->node->index;
+        } else if (opts->group == NUMIO_LISTEN_ONE) {
+            member->node = opts->node;
+        }
+    }
+}
+
+static int open_members(struct numio_listener *listener, const struct numio_listen_opts *opts)
+{
+    struct nio_address address;
+    int rc = nio_address_parse(opts->address, &address);
+    place_members(listener, opts);
+    for (unsigned i = 0; rc == 0 && i < listener->count; i++) {
+        struct member *member = &listener->members[i];
+        int cpu = member->worker >= 0 ? listener->handle->workers[i]->plan->bind_cpu : -1;
+        member->fd = open_socket(&address, opts, cpu);
+        rc = member->fd < 0 ? member->fd : 0;
+        if (rc == 0 && i == 0)
+            rc = learn_port(listener, &address);
+    }
+    if (rc == 0 && opts->group == NUMIO_LISTEN_ONE && opts->node == NUMIO_NODE_ANY) {
+        int home = numio_home_of_fd(listener->handle, listener->members[0].fd);
+        listener->members[0].node = home >= 0 ? home : NUMIO_NODE_ANY; /* then anywhere */
+    }
+    return rc;
+}
+
+/* Each CPU of a node goes to the node's member, or in turns to those of its workers; a worker's own
+ * CPU to its own. */
+static void steer(struct numio_listener *listener, enum numio_listen_group group)
+{
+    const struct numio_handle *handle = listener->handle;
+    struct nio_steer map[NIO_STEER_MAX];
+    size_t used = 0;
+    for (unsigned i = 0; i < handle->worker_count && group == NUMIO_LISTEN_PER_WORKER; i++)
+        if (used < NIO_STEER_MAX && handle->workers[i]->plan->bind_cpu >= 0)
+            map[used++] = (struct nio_steer){ handle->workers[i]->plan->bind_cpu, i };
+    for (unsigned i = 0; i < handle->node_count; i++) {
+        const struct nio_plan_node *node = handle->nodes[i]->plan;
+        for (unsigned k = 0; k < node->bind_cpu_count && used < NIO_STEER_MAX; k++) {
+            unsigned member =
+                group == NUMIO_LISTEN_PER_NODE ? i : node->worker_first + k % node->worker_count;
+            map[used++] = (struct nio_steer){ node->bind_cpus[k], member };
+        }
+    }
+    int rc = nio_steer_by_cpu(listener->members[0].fd, map, used);
+    if (rc < 0)
+        (void)snprintf(listener->reason, sizeof listener->reason,
+                       "the kernel spreads connections by its hash: SO_ATTACH_REUSEPORT_CBPF: %s",
+                       strerror(-rc)); /* fits */
+}
+
+void numio_listen_opts_init(struct numio_listen_opts *opts, size_t size)
+{
+    memset(opts, 0, size);
+    opts->size = size;
+    opts->node = NUMIO_NODE_ANY;
+}
+
+static int check_opts(const struct numio_handle *handle, const struct numio_listen_opts *opts)
+{
+    int rc = nio_versioned_check("listen options", opts, opts->size, sizeof *opts);
+    if (rc < 0)
+        return rc;
+    if ((unsigned)opts->group > NUMIO_LISTEN_PER_WORKER)
+        return nio_error(-EINVAL, "listen options: group: %d is no enum numio_listen_group",
+                         (int)opts->group);
+    if (opts->backlog < 0)
+        return nio_error(-EINVAL, "listen options: backlog: %d is negative", opts->backlog);
+    if (opts->node < NUMIO_NODE_ANY || opts->node >= (int)handle->node_count)
+        return nio_error(-EINVAL, "listen options: node is %d, the runtime has nodes 0 to %u",
+                         opts->node, handle->node_count - 1);
+    if (opts->node != NUMIO_NODE_ANY && opts->group != NUMIO_LISTEN_ONE)
+        return nio_error(-EINVAL, "listen options: node is for a single socket, not for a group");
+    return 0;
+}
+
+static void close_sockets(struct numio_listener *listener)
+{
+    for (unsigned i = 0; i < listener->count; i++)
+        if (listener->members[i].fd >= 0)
+            (void)close(listener->members[i].fd); /* nothing is buffered in a listener */
+}
+
+int numio_listener_open(struct numio_handle *handle, const struct numio_listen_opts *opts,
+                        struct numio_listener **ret_listener)
+{
+    handle = nio_handle_resolve(handle);
+    if (!handle)
+        return nio_error(-EINVAL, "listen: no handle is given and none is current");
+    int rc = check_opts(handle, opts);
+    if (rc < 0)
+        return rc;
+    unsigned count = 1;
+    if (opts->group != NUMIO_LISTEN_ONE)
+        count = opts->group == NUMIO_LISTEN_PER_NODE ? handle->node_count : handle->worker_count;
+    struct numio_listener *listener = nio_zalloc(sizeof *listener + count * sizeof(struct member));
+    if (!listener)
+        return nio_error(-ENOMEM, "listen: no memory for %u sockets", count);
+    listener->handle = handle;
+    listener->count = count;
+    nio_lock_init(&listener->lock, NIO_RANK_LEAF);
+    rc = open_members(listener, opts);
+    if (rc < 0) {
+        close_sockets(listener);
+        nio_free(listener);
+        return rc;
+    }
+    if (opts->group != NUMIO_LISTEN_ONE)
+        steer(listener, opts->group);
+    nio_handle_ref(handle, 1);
+    *ret_listener = listener;
+    return 0;
+}
+
+/* --- connections ----------------------------------------------------------------------------- */
+
+static bool is_closing(const struct numio_listener *listener)
+{
+    /* relaxed: a hint; the shutdown of the sockets ends what waits */
+    return atomic_load_explicit(&listener->is_closing, memory_order_relaxed);
+}
+
+static struct connection *note_connection(struct numio_listener *listener, int fd)
+{
+    struct connection *connection = nio_zalloc(sizeof *connection);
+    if (!connection)
+        return NULL;
+    connection->listener = listener;
+    connection->fd = fd;
+    nio_lock_acquire(&listener->lock);
+    connection->next = listener->pending;
+    connection->link = &listener->pending;
+    if (connection->next)
+        connection->next->link = &connection->next;
+    listener->pending = connection;
+    nio_lock_release(&listener->lock);
+    return connection;
+}
+
+static void forget_connection(struct connection *connection)
+{
+    struct numio_listener *listener = connection->listener;
+    nio_lock_acquire(&listener->lock);
+    *connection->link = connection->next;
+    if (connection->next)
+        connection->next->link = connection->link;
+    nio_lock_release(&listener->lock);
+    nio_free(connection);
+}
+
+static int64_t run_connection(void *arg)
+{
+    struct connection *connection = arg;
+    numio_listener_fn *fn = connection->listener->fn;
+    void *handler_arg = connection->listener->arg;
+    int fd = connection->fd;
+    forget_connection(connection); /* the listener may go from here on */
+    return fn(fd, handler_arg);
+}
+
+/* Starts the handler; tries again while there is no memory.  Whether to go on accepting. */
+static bool start_connection(struct member *member, int fd)
+{
+    struct connection *connection = NULL;
+    int rc = -ENOMEM;
+    while (rc == -ENOMEM) {
+        if (!connection)
+            connection = note_connection(member->listener, fd);
+        if (connection)
+            rc = numio_spawn_co(NULL, run_connection, connection, NULL, NULL);
+        if (rc == -ENOMEM && numio_sleep_ns(retry_ns) < 0)
+            break; /* aborted: the runtime ends */
+    }
+    if (rc == 0)
+        return true;
+    if (connection)
+        forget_connection(connection);
+    (void)close(fd); /* its peer is told by a reset */
+    return false;
+}
+
+static int64_t accept_all(void *arg)
+{
+    struct member *member = arg;
+    for (;;) { /* until the listener closes or the runtime ends */
+        int64_t fd = numio_accept(member->fd, NULL, NULL, SOCK_CLOEXEC);
+        if (fd >= 0) {
+            if (!start_connection(member, (int)fd))
+                return -ESHUTDOWN;
+            continue;
+        }
+        if (fd == -ECANCELED || is_closing(member->listener))
+            return 0;
+        if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM)
+            fd = numio_sleep_ns(retry_ns);
+        else if (fd == -EINVAL || fd == -EBADF || fd == -ENOTSOCK)
+            return fd; /* somebody took the socket away */
+        /* anything else was one connection's own misfortune: accept(2) */
+        if (fd == -ECANCELED)
+            return 0;
+    }
+}
+
+int numio_listener_serve(struct numio_listener *listener, numio_listener_fn *fn, void *arg)
+{
+    if (listener->is_serving)
+        return nio_error(-EALREADY, "listen: the listener is being served already");
+    listener->fn = fn;
+    listener->arg = arg;
+    for (unsigned i = 0; i < listener->count; i++) {
+        struct member *member = &listener->members[i];
+        struct numio_spawn_opts opts;
+        numio_spawn_opts_init(&opts, sizeof opts);
+        opts.name = "acceptor";
+        opts.node = member->node;
+        if (member->worker >= 0) {
+            opts.affinity = NUMIO_AFFINITY_WORKER;
+            opts.worker = member->worker;
+        } else if (member->node != NUMIO_NODE_ANY) {
+            opts.affinity = NUMIO_AFFINITY_NODE;
+        }
+        int rc = numio_spawn_co(listener->handle, accept_all, member, &opts, &member->acceptor);
+        if (rc < 0 && i == 0)
+            return rc;
+        if (rc < 0) { /* those that run serve on; what this one gets waits for the close */
+            (void)snprintf(listener->reason, sizeof listener->reason,
+                           "%u of %u members are not served: %s", listener->count - i,
+                           listener->count, strerror(-rc)); /* fits */
+            listener->is_serving = true;
+            return rc;
+        }
+    }
+    listener->is_serving = true;
+    return 0;
+}
+
+/* --- the rest -------------------------------------------------------------------------------- */
+
+unsigned numio_listener_count(const struct numio_listener *listener)
+{
+    return listener->count;
+}
+
+int numio_listener_fd(const struct numio_listener *listener, unsigned index)
+{
+    return index < listener->count ? listener->members[index].fd
+                                   : nio_error(-EINVAL, "listen: there is no socket %u", index);
+}
+
+int numio_listener_node(const struct numio_listener *listener, unsigned index)
+{
+    return index < listener->count ? listener->members[index].node
+                                   : nio_error(-EINVAL, "listen: there is no socket %u", index);
+}
+
+unsigned numio_listener_port(const struct numio_listener *listener)
+{
+    return listener->port;
+}
+
+const char *numio_listener_reason(const struct numio_listener *listener)
+{
+    return listener->reason[0] ? listener->reason : NULL;
+}
+
+static bool has_pending(struct numio_listener *listener)
+{
+    nio_lock_acquire(&listener->lock);
+    bool has = listener->pending != NULL;
+    nio_lock_release(&listener->lock);
+    return has;
+}
+
+int numio_listener_close(struct numio_listener *listener)
+{
+    if (!listener)
+        return 0;
+    if (nio_worker_current())
+        return nio_error(-EDEADLK, "listen: a close waits for tasks, so not on a worker's thread; "
+                                   "use numio_block_in_place()");
+    /* relaxed: the shutdowns below are seen with it or after it, and end what waits */
+    atomic_store_explicit(&listener->is_closing, true, memory_order_relaxed);
+    for (unsigned i = 0; i < listener->count; i++)
+        (void)shutdown(listener->members[i].fd, SHUT_RDWR); /* ends the accepts */
+    for (unsigned i = 0; i < listener->count; i++)
+        if (listener->members[i].acceptor)
+            (void)numio_join_await(&listener->members[i].acceptor); /* how it ended is no news */
+    /* Those that have not begun do so soon, or never, once the runtime has ended. */
+    while (has_pending(listener) && nio_phase(listener->handle) != NIO_PHASE_ENDED)
+        (void)usleep(DRAIN_POLL_US); /* shorter is as good */
+    while (listener->pending) {
+        (void)close(listener->pending->fd); /* as above */
+        forget_connection(listener->pending);
+    }
+    close_sockets(listener);
+    struct numio_handle *handle = listener->handle;
+    nio_free(listener);
+    nio_handle_unref(handle, 1);
+    return 0;
+}

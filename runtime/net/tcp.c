@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/* TCP by address text: the two calls that most programs start with. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <numio/io.h>
+
+#include "runtime/base/error.h"
+#include "runtime/net/address.h"
+
+int numio_tcp_listen(const char *address, int backlog)
+{
+    struct nio_address parsed;
+    int rc = nio_address_parse(address, &parsed);
+    if (rc < 0)
+        return rc;
+    int fd = socket(parsed.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return nio_error(-errno, "listen: socket: %s", strerror(errno));
+    int one = 1;
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
+        bind(fd, (struct sockaddr *)&parsed.storage, parsed.length) != 0 ||
+        listen(fd, backlog > 0 ? backlog : SOMAXCONN) != 0) {
+        rc = nio_error(-errno, "listen on %.64s: %s", address, strerror(errno));
+        (void)close(fd); /* the first error counts */
+        return rc;
+    }
+    return fd;
+}
+
+int64_t numio_tcp_connect(const char *address)
+{
+    struct nio_address parsed;
+    int rc = nio_address_parse(address, &parsed);
+    if (rc < 0)
+        return rc;
+    int fd = socket(parsed.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return nio_error(-errno, "connect: socket: %s", strerror(errno));
+    int one = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* slower without */
+    int64_t result = numio_connect(fd, (struct sockaddr *)&parsed.storage, parsed.length);
+    if (result < 0) {
+        (void)close(fd); /* the first error counts */
+        return result;
+    }
+    return fd;
+}

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: MIT */
+/* Homes of descriptors, and listeners whose connections start at home.  What takes several real
+ * nodes is tried in guests (numa/numa_home.c). */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <numio/io.h>
+#include <numio/net.h>
+
+#include "tests/runtime_fixture.h"
+
+enum { CLIENTS = 40 };
+
+TestSuite(net, .timeout = 60);
+
+static struct numio_runtime *start(const char *topology)
+{
+    struct numio_config config = fixture_config(NUMIO_DRIVER_AUTO, 2);
+    config.topology = topology;
+    return fixture_create(&config);
+}
+
+static int connect_to(unsigned port)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_port = htons((uint16_t)port),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&address, sizeof address), 0, "%s",
+                 strerror(errno));
+    return fd;
+}
+
+/* What handlers saw; any worker. */
+struct served {
+    _Atomic unsigned count, on_node[2];
+};
+
+static void count(_Atomic unsigned *counter)
+{
+    /* relaxed: a sum; the byte that the client reads publishes nothing to it */
+    (void)atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+static unsigned counted(_Atomic unsigned *counter)
+{
+    /* relaxed: the socket has ordered it for all practical purposes */
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* Sends one byte and closes. */
+static int64_t serve_one(int fd, void *arg)
+{
+    struct served *served = arg;
+    int node = numio_current_node();
+    if (node >= 0 && node < 2)
+        count(&served->on_node[node]);
+    count(&served->count);
+    int64_t rc = numio_write_all(fd, "x", 1);
+    (void)numio_close(fd); /* the client looks at the byte */
+    return rc;
+}
+
+static struct numio_listener *open_group(struct numio_runtime *runtime,
+                                         enum numio_listen_group group)
+{
+    struct numio_listen_opts opts;
+    struct numio_listener *listener = NULL;
+    numio_listen_opts_init(&opts, sizeof opts);
+    opts.address = "127.0.0.1:0";
+    opts.group = group;
+    cr_assert_eq(numio_listener_open(numio_runtime_handle(runtime), &opts, &listener), 0, "%s",
+                 numio_strerror_detail());
+    return listener;
+}
+
+static void check_clients(struct numio_listener *listener, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        char byte = 0;
+        int fd = connect_to(numio_listener_port(listener));
+        cr_assert_eq(read(fd, &byte, 1), 1, "%s", strerror(errno));
+        cr_assert_eq(byte, 'x');
+        (void)close(fd);
+    }
+}
+
+static void check_group(enum numio_listen_group group, unsigned members)
+{
+    struct numio_runtime *runtime = start("pack:2 numa:1 core:1 pu:1");
+    struct numio_listener *listener = open_group(runtime, group);
+    struct served served = { 0 };
+    cr_assert_eq(numio_listener_count(listener), members);
+    cr_assert_eq(numio_listener_serve(listener, serve_one, &served), 0);
+    cr_assert_eq(numio_listener_serve(listener, serve_one, &served), -EALREADY);
+    check_clients(listener, CLIENTS);
+    cr_assert_eq(counted(&served.count), CLIENTS);
+    cr_assert_null(numio_listener_reason(listener), "%s", numio_listener_reason(listener));
+    cr_assert_eq(numio_listener_close(listener), 0);
+    numio_runtime_destroy(runtime);
+}
+
+Test(net, one_socket_serves)
+{
+    check_group(NUMIO_LISTEN_ONE, 1);
+}
+
+Test(net, a_socket_for_each_node_serves)
+{
+    check_group(NUMIO_LISTEN_PER_NODE, 2);
+}
+
+Test(net, a_socket_for_each_worker_serves_and_has_its_cpu)
+{
+    check_group(NUMIO_LISTEN_PER_WORKER, 2);
+    struct numio_runtime *runtime = start("pack:2 numa:1 core:1 pu:1");
+    struct numio_listener *listener = open_group(runtime, NUMIO_LISTEN_PER_WORKER);
+    for (unsigned i = 0; i < 2; i++) {
+        struct numio_worker_status worker;
+        int cpu = -1;
+        socklen_t bytes = sizeof cpu;
+        cr_assert_eq(numio_worker_status(numio_runtime_handle(runtime), i, &worker), 0);
+        cr_assert_eq(
+            getsockopt(numio_listener_fd(listener, i), SOL_SOCKET, SO_INCOMING_CPU, &cpu, &bytes),
+            0);
+        cr_assert_eq(cpu, worker.bind_cpu);
+        cr_assert_eq(numio_listener_node(listener, i), (int)i);
+    }
+    cr_assert_eq(numio_listener_fd(listener, 2), -EINVAL);
+    cr_assert_eq(numio_listener_close(listener), 0);
+    numio_runtime_destroy(runtime);
+}
+
+/* Connects from one CPU after the other: each goes to the node whose worker has that CPU. */
+Test(net, a_connection_starts_on_the_node_of_the_cpu_it_came_in_on)
+{
+    cpu_set_t before, one;
+    cr_assert_eq(sched_getaffinity(0, sizeof before, &before), 0);
+    if (CPU_COUNT(&before) < 2)
+        cr_skip_test("one CPU");
+    struct numio_runtime *runtime = start("pack:2 numa:1 core:1 pu:1");
+    struct numio_listener *listener = open_group(runtime, NUMIO_LISTEN_PER_NODE);
+    struct served served = { 0 };
+    cr_assert_eq(numio_listener_serve(listener, serve_one, &served), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        struct numio_worker_status worker;
+        cr_assert_eq(numio_worker_status(numio_runtime_handle(runtime), i, &worker), 0);
+        CPU_ZERO(&one);
+        CPU_SET(worker.bind_cpu, &one);
+        cr_assert_eq(sched_setaffinity(0, sizeof one, &one), 0);
+        unsigned on_it = counted(&served.on_node[i]);
+        check_clients(listener, CLIENTS);
+        /* One may be stolen, or come in after the thread was moved: not half of them. */
+        cr_assert_geq(counted(&served.on_node[i]) - on_it, CLIENTS * 3 / 4, "node %u: %u", i,
+                      counted(&served.on_node[i]) - on_it);
+    }
+    cr_assert_eq(numio_listener_close(listener), 0);
+    numio_runtime_destroy(runtime);
+}
+
+Test(net, connections_before_the_serving_are_not_lost)
+{
+    struct numio_runtime *runtime = start("pack:2 numa:1 core:1 pu:1");
+    struct numio_listener *listener = open_group(runtime, NUMIO_LISTEN_PER_WORKER);
+    struct served served = { 0 };
+    int fds[CLIENTS];
+    for (unsigned i = 0; i < CLIENTS; i++)
+        fds[i] = connect_to(numio_listener_port(listener));
+    cr_assert_eq(numio_listener_serve(listener, serve_one, &served), 0);
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        char byte = 0;
+        cr_assert_eq(read(fds[i], &byte, 1), 1);
+        (void)close(fds[i]);
+    }
+    cr_assert_eq(counted(&served.count), CLIENTS);
+    cr_assert_eq(numio_listener_close(listener), 0);
+    numio_runtime_destroy(runtime);
+}
+
+Test(net, without_descriptors_connections_wait)
+{
+    struct numio_runtime *runtime = start(NULL);
+    struct numio_listener *listener = open_group(runtime, NUMIO_LISTEN_ONE);
+    struct served served = { 0 };
+    struct rlimit limit, none;
+    char byte = 0;
+    cr_assert_eq(numio_listener_serve(listener, serve_one, &served), 0);
+    check_clients(listener, 1);
+    int fd = connect_to(numio_listener_port(listener));
+    cr_assert_eq(read(fd, &byte, 1), 1);
+    (void)close(fd);
+    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = limit;
+    none.rlim_cur = (rlim_t)fd + 1;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_port = htons((uint16_t)numio_listener_port(listener)),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    cr_assert_eq(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    (void)usleep(50000); /* some vain tries */
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    cr_assert_eq(read(fd, &byte, 1), 1, "it is served once there are descriptors again");
+    (void)close(fd);
+    cr_assert_eq(numio_listener_close(listener), 0);
+    numio_runtime_destroy(runtime);
+}
+
+static int count_fds(void)
+{
+    int count = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+Test(net, nothing_is_left_whether_closed_before_or_after_the_shutdown)
+{
+    for (unsigned after = 0; after < 2; after++) {
+        struct numio_runtime *runtime = start(NULL);
+        int before = count_fds();
+        struct numio_listener *listener = open_group(runtime, NUMIO_LISTEN_PER_WORKER);
+        struct served served = { 0 };
+        int fds[CLIENTS];
+        cr_assert_eq(numio_listener_serve(listener, serve_one, &served), 0);
+        for (unsigned i = 0; i < CLIENTS; i++)
+            fds[i] = connect_to(numio_listener_port(listener));
+        if (after)
+            cr_assert_eq(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), 0);
+        cr_assert_eq(numio_listener_close(listener), 0);
+        if (!after)
+            cr_assert_eq(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), 0);
+        for (unsigned i = 0; i < CLIENTS; i++)
+            (void)close(fds[i]);
+        numio_runtime_destroy(runtime);
+        cr_assert_leq(count_fds(), before, "descriptors are left");
+    }
+}
+
+static int64_t close_here(void *arg)
+{
+    return numio_listener_close(arg);
+}
+
+static int64_t close_in_place(void *arg)
+{
+    return numio_block_in_place(close_here, arg);
+}
+
+Test(net, a_coroutine_closes_in_place_only)
+{
+    struct numio_runtime *runtime = start(NULL);
+    struct numio_listener *listener = open_group(runtime, NUMIO_LISTEN_ONE);
+    struct served served = { 0 };
+    cr_assert_eq(numio_listener_serve(listener, serve_one, &served), 0);
+    struct numio_handle *handle = numio_runtime_handle(runtime);
+    cr_assert_eq(numio_block_on(handle, close_here, listener), -EDEADLK);
+    cr_assert_eq(numio_block_on(handle, close_in_place, listener), 0);
+    numio_runtime_destroy(runtime);
+}
+
+Test(net, options_that_make_no_sense_are_refused_by_name)
+{
+    struct numio_runtime *runtime = start("pack:2 numa:1 core:1 pu:1");
+    struct numio_handle *handle = numio_runtime_handle(runtime);
+    struct numio_listener *listener = NULL;
+    static const struct {
+        const char *address;
+        int backlog;
+        unsigned group;
+        int node;
+        const char *word;
+    } bad[] = {
+        { "nonsense", 0, 0, NUMIO_NODE_ANY, "nonsense" },
+        { NULL, 0, 0, NUMIO_NODE_ANY, "address" },
+        { "127.0.0.1:0", -1, 0, NUMIO_NODE_ANY, "backlog" },
+        { "127.0.0.1:0", 0, 3, NUMIO_NODE_ANY, "group" },
+        { "127.0.0.1:0", 0, 0, 2, "node" },
+        { "127.0.0.1:0", 0, NUMIO_LISTEN_PER_NODE, 1, "node" },
+        { "192.0.2.1:1", 0, NUMIO_LISTEN_PER_NODE, NUMIO_NODE_ANY, "192.0.2.1" },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct numio_listen_opts opts;
+        numio_listen_opts_init(&opts, sizeof opts);
+        opts.address = bad[i].address;
+        opts.backlog = bad[i].backlog;
+        opts.group = (enum numio_listen_group)bad[i].group;
+        opts.node = bad[i].node;
+        cr_assert_lt(numio_listener_open(handle, &opts, &listener), 0, "%zu", i);
+        cr_assert(strstr(numio_strerror_detail(), bad[i].word), "%zu: %s", i,
+                  numio_strerror_detail());
+        cr_assert_null(listener);
+    }
+    numio_runtime_destroy(runtime);
+}
+
+Test(net, what_hangs_on_nothing_has_no_home)
+{
+    struct numio_runtime *runtime = start("pack:2 numa:1 core:1 pu:1");
+    struct numio_handle *handle = numio_runtime_handle(runtime);
+    int pipes[2];
+    cr_assert_eq(pipe(pipes), 0);
+    cr_assert_eq(numio_home_of_fd(handle, pipes[0]), -ENODATA);
+    cr_assert(strstr(numio_strerror_detail(), "neither a file nor a socket"));
+    int any = numio_tcp_listen("*:0", 0);
+    cr_assert_eq(numio_home_of_fd(handle, any), -ENODATA);
+    cr_assert(strstr(numio_strerror_detail(), "no interface"));
+    int loopback = numio_tcp_listen("127.0.0.1:0", 0);
+    cr_assert_eq(numio_home_of_fd(handle, loopback), -ENODATA);
+    cr_assert_eq(numio_home_of_fd(handle, 1000), -EBADF);
+    cr_assert_eq(numio_home_of_fd(NULL, any), -EINVAL);
+    (void)close(pipes[0]);
+    (void)close(pipes[1]);
+    (void)close(any);
+    (void)close(loopback);
+    numio_runtime_destroy(runtime);
+}
+
+Test(net, on_a_machine_with_one_node_that_is_everybodys_home)
+{
+    struct numio_runtime *runtime = start("pack:1 numa:1 core:2 pu:1");
+    int pipes[2];
+    cr_assert_eq(pipe(pipes), 0);
+    cr_assert_eq(numio_home_of_fd(numio_runtime_handle(runtime), pipes[0]), 0);
+    (void)close(pipes[0]);
+    (void)close(pipes[1]);
+    numio_runtime_destroy(runtime);
+}
