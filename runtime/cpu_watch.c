@@ -130,12 +130,12 @@ static void replan(struct nio_cpu_watch *watch)
         if (watch->next[i].where == NIO_AT_HOME)
             watch->next[i] = watch->now[i]; /* it has not come home yet */
     }
+    for (unsigned w = 0; w < workers; w++)
+        tell(watch, w);
     cpu_set_t grown;
     CPU_OR(&grown, &watch->allowed, &watch->known);
     nio_seats_set(&handle->seats, handle->plan, watch->next, watch->next + workers,
                   !CPU_EQUAL(&grown, &watch->known));
-    for (unsigned w = 0; w < workers; w++)
-        tell(watch, w);
     struct nio_seat *spare = watch->now;
     watch->now = watch->next;
     watch->next = spare;

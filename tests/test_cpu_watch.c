@@ -273,6 +273,15 @@ static int64_t name_worker(void *arg)
     return numio_current_worker();
 }
 
+/* True when worker 1 rests and worker 0 sleeps: neither spins. */
+static bool nobody_is_awake(void *arg)
+{
+    struct nio_node *node = numio_runtime_handle(arg)->nodes[0];
+    /* relaxed: a look at a count */
+    return atomic_load_explicit(&node->resting, memory_order_relaxed) == 1 &&
+           nio_idle_sleeping(nio_idle_load(&node->idle)) == 1;
+}
+
 Test(cpu_watch, a_retired_worker_polls_only_what_is_pinned_to_it)
 {
     int first, second;
@@ -282,7 +291,7 @@ Test(cpu_watch, a_retired_worker_polls_only_what_is_pinned_to_it)
     struct numio_handle *handle = numio_runtime_handle(runtime);
     bind_all_threads(&one);
     expect_worker(runtime, 1, "moved", true, first);
-    /* It follows the order when it wakes: a task that is pinned to it shows that it has. */
+    cr_assert(fixture_until(nobody_is_awake, runtime)); /* it has followed the order */
     struct numio_spawn_opts opts;
     numio_spawn_opts_init(&opts, sizeof opts);
     opts.affinity = NUMIO_AFFINITY_WORKER;
@@ -347,13 +356,21 @@ Test(cpu_watch, spinning_workers_go_on_when_they_have_to_share)
     numio_runtime_destroy(runtime);
 }
 
-/* True when worker 1 rests and worker 0 sleeps: neither spins. */
-static bool nobody_is_awake(void *arg)
+static bool has_passed(void *arg)
 {
-    struct nio_node *node = numio_runtime_handle(arg)->nodes[0];
-    /* relaxed: a look at a count */
-    return atomic_load_explicit(&node->resting, memory_order_relaxed) == 1 &&
-           nio_idle_sleeping(nio_idle_load(&node->idle)) == 1;
+    return nio_now_ns() >= *(uint64_t *)arg;
+}
+
+/* How often a worker has parked in 50 ms. */
+static uint64_t parks_meanwhile(struct numio_runtime *runtime, unsigned index)
+{
+    struct numio_handle *handle = numio_runtime_handle(runtime);
+    struct numio_worker_metrics before, after;
+    uint64_t end_ns = nio_now_ns() + 50 * 1000000ull;
+    cr_assert_eq(numio_worker_metrics(handle, index, &before), 0);
+    cr_assert(fixture_until(has_passed, &end_ns));
+    cr_assert_eq(numio_worker_metrics(handle, index, &after), 0);
+    return after.parks - before.parks;
 }
 
 static void idle_workers_follow(enum numio_idle_policy idle)
@@ -367,6 +384,9 @@ static void idle_workers_follow(enum numio_idle_policy idle)
     struct numio_runtime *runtime = fixture_create(&config);
     bind_all_threads(&one);
     cr_assert(fixture_until(nobody_is_awake, runtime));
+    (void)parks_meanwhile(runtime, 0); /* it may have become the watcher before the other rested */
+    cr_assert_lt(parks_meanwhile(runtime, 0), 10, "a resting worker needs no watcher");
+    cr_assert_lt(parks_meanwhile(runtime, 1), 10);
     numio_runtime_destroy(runtime);
 }
 
