@@ -37,6 +37,9 @@ OUTSIDE = ("runtime/tool/", "perf/", "examples/", "tests/")
 PRIVATE_ALLOWED = {
     # It measures the bare context switch, which nothing public reaches without a scheduler.
     ("perf/bench/bench_switch.c", "runtime/coro/coro.h"),
+    # It simulates what the scheduler decides by the scheduler's own functions.
+    ("perf/model/model.c", "runtime/sched/policy.h"),
+    ("perf/model/model.c", "runtime/base/rng.h"),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 

@@ -7,7 +7,11 @@
  * works on there, at twice the latency and a fraction of the bandwidth, for as long as it lives. So
  * little imbalances are left to even out by themselves: a thief must have been idle for a while
  * (longer than a worker takes to come around) and the queue be so deep that its owners need
- * several turns for it.  What waits behind long polls is helped in the end, whatever its number.
+ * several turns for it.  In the model of perf/model/, under a load that is all born on one node
+ * of four, a gate of 20 us and 8 tasks a time reached 61 % of a flat policy's throughput on 64
+ * cores, 10 us and a quarter of the queue 90 %, 5 us 95 %; on this side, of the tour's million
+ * tasks on two emulated nodes 0.7, 1.5 and 2.6 % crossed.  What waits behind long polls is helped
+ * in the end, whatever its number.
  */
 #ifndef NIO_SCHED_POLICY_H
 #define NIO_SCHED_POLICY_H
@@ -17,7 +21,7 @@
 
 enum {
     NIO_FAR_DEPTH = 8,         /* a queue this deep may lose tasks to another node, */
-    NIO_FAR_IDLE_NS = 20000,   /* if the thief has been idle so long; */
+    NIO_FAR_IDLE_NS = 10000,   /* if the thief has been idle so long; */
     NIO_FAR_LONG_NS = 1000000, /* after this long it takes whatever waits */
     NIO_FAR_SHARE = 8          /* tasks taken from another node at once */
 };
@@ -31,12 +35,15 @@ static inline uint32_t nio_policy_far_depth(uint64_t idle_ns)
     return idle_ns < NIO_FAR_LONG_NS ? NIO_FAR_DEPTH : 1;
 }
 
-/* Most tasks that a thief takes of a queue with `depth`: half of what is near, a few of what is
- * far, so that a node that is about to catch up is not emptied. */
+/* Most tasks that a thief takes of a queue with `depth`: half of what is near; of what is far a
+ * few, so that a node that is about to catch up is not emptied, or a quarter, so that a lasting
+ * imbalance does not have it come again and again. */
 static inline uint32_t nio_policy_share(uint32_t depth, bool is_near)
 {
     uint32_t half = depth - depth / 2;
-    return is_near || half < NIO_FAR_SHARE ? half : NIO_FAR_SHARE;
+    if (is_near || half <= NIO_FAR_SHARE)
+        return half;
+    return depth / 4 > NIO_FAR_SHARE ? depth / 4 : NIO_FAR_SHARE;
 }
 
 enum nio_policy_wake {
