@@ -128,11 +128,13 @@ static bool cut_last(const struct walk *w, char *folder)
     return true;
 }
 
-static int push_device_number(struct walk *w, unsigned major_number, unsigned minor_number)
+/* `kind` is "block" or "char": each numbers its devices for itself. */
+static int push_device_number(struct walk *w, const char *kind, unsigned major_number,
+                              unsigned minor_number)
 {
     char path[PATH_MAX];
-    int length =
-        snprintf(path, sizeof path, "%s/sys/dev/block/%u:%u", w->root, major_number, minor_number);
+    int length = snprintf(path, sizeof path, "%s/sys/dev/%s/%u:%u", w->root, kind, major_number,
+                          minor_number);
     return length < 0 || (size_t)length >= sizeof path ? -ENAMETOOLONG : push(w, path);
 }
 
@@ -153,7 +155,7 @@ static int push_mount_source(struct walk *w, unsigned long long mount_id)
             continue;
         if (sscanf(dash, " - %*s %4095s", source) == 1 && source[0] == '/' &&
             stat(source, &st) == 0 && S_ISBLK(st.st_mode))
-            err = push_device_number(w, major(st.st_rdev), minor(st.st_rdev));
+            err = push_device_number(w, "block", major(st.st_rdev), minor(st.st_rdev));
         break;
     }
     nio_free(mountinfo);
@@ -166,9 +168,11 @@ static int push_file(struct walk *w, const char *path)
     if (statx(AT_FDCWD, path, 0, STATX_BASIC_STATS | STATX_MNT_ID, &st) < 0)
         return -errno;
     if (S_ISBLK(st.stx_mode))
-        return push_device_number(w, st.stx_rdev_major, st.stx_rdev_minor);
+        return push_device_number(w, "block", st.stx_rdev_major, st.stx_rdev_minor);
+    if (S_ISCHR(st.stx_mode)) /* such as ng0n1: itself, not the disk that its name is on */
+        return push_device_number(w, "char", st.stx_rdev_major, st.stx_rdev_minor);
     if (st.stx_dev_major != 0)
-        return push_device_number(w, st.stx_dev_major, st.stx_dev_minor);
+        return push_device_number(w, "block", st.stx_dev_major, st.stx_dev_minor);
     return st.stx_mask & STATX_MNT_ID ? push_mount_source(w, st.stx_mnt_id) : -ENODATA;
 }
 

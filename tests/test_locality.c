@@ -218,6 +218,21 @@ Test(locality, disk_and_partition_are_on_the_controllers_node)
     fake_remove(root);
 }
 
+/* /dev/null stands for /dev/ng0n1: it has its number, and lies on no disk. */
+Test(locality, character_device_is_where_its_own_device_is)
+{
+    char root[PATH_MAX];
+    int os_node = -7;
+    fake_devices(root);
+    cr_expect_eq(nio_sysdev_of_file(root, "/dev/null", &os_node), -ENOENT);
+    fake_file(root, PCI "0000:00:03.0/nvme/nvme0/ng0n1/dev", "1:3\n");
+    fake_link(root, "/sys/dev/char/1:3", PCI "0000:00:03.0/nvme/nvme0/ng0n1");
+    fake_link(root, "/sys/dev/block/1:3", PCI "0000:00:02.0/block/sda"); /* another device */
+    cr_expect_eq(nio_sysdev_of_file(root, "/dev/null", &os_node), 0);
+    cr_expect_eq(os_node, 1);
+    fake_remove(root);
+}
+
 /* dm-0 lies on sdb1 and on dm-1, which lies on sdb: all on node 1. */
 Test(locality, stacked_devices_are_followed_to_the_disks)
 {

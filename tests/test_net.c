@@ -4,16 +4,25 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <numio/io.h>
 #include <numio/net.h>
 
+#include "runtime/net/steer.h"
 #include "tests/runtime_fixture.h"
 
 enum { CLIENTS = 40 };
@@ -309,7 +318,7 @@ Test(net, what_hangs_on_nothing_has_no_home)
     int pipes[2];
     cr_assert_eq(pipe(pipes), 0);
     cr_assert_eq(numio_home_of_fd(handle, pipes[0]), -ENODATA);
-    cr_assert(strstr(numio_strerror_detail(), "neither a file nor a socket"));
+    cr_assert(strstr(numio_strerror_detail(), "neither a file, a device nor a socket"));
     int any = numio_tcp_listen("*:0", 0);
     cr_assert_eq(numio_home_of_fd(handle, any), -ENODATA);
     cr_assert(strstr(numio_strerror_detail(), "no interface"));
@@ -317,10 +326,189 @@ Test(net, what_hangs_on_nothing_has_no_home)
     cr_assert_eq(numio_home_of_fd(handle, loopback), -ENODATA);
     cr_assert_eq(numio_home_of_fd(handle, 1000), -EBADF);
     cr_assert_eq(numio_home_of_fd(NULL, any), -EINVAL);
+    int event = eventfd(0, EFD_CLOEXEC);
+    cr_assert_eq(numio_home_of_fd(handle, event), -ENODATA);
+    (void)close(event);
     (void)close(pipes[0]);
     (void)close(pipes[1]);
     (void)close(any);
     (void)close(loopback);
+    numio_runtime_destroy(runtime);
+}
+
+/* "Two packages, each with a node" with this machine's loopback on package 1: writes it to `path`.
+ */
+static void record_loopback_on_node_1(char *path)
+{
+    static const char from[] = "name=\"nvme0n1\" osdev_type=\"0\"",
+                      to[] = "name=\"lo\" osdev_type=\"2\"";
+    char text[32768];
+    FILE *file = fopen(NIO_MACHINES_DIR "/devices.xml", "re");
+    cr_assert_not_null(file);
+    size_t length = fread(text, 1, sizeof text - 1, file);
+    cr_assert(feof(file));
+    text[length] = '\0';
+    (void)fclose(file);
+    char *at = strstr(text, from);
+    cr_assert_not_null(at);
+    int fd = mkstemps(path, 4);
+    cr_assert_geq(fd, 0);
+    cr_assert_gt(dprintf(fd, "%.*s%s%s", (int)(at - text), text, to, at + sizeof from - 1), 0);
+    (void)close(fd);
+}
+
+Test(net, a_socket_is_at_home_where_its_interface_is)
+{
+    char path[] = "/tmp/numio_net_XXXXXX.xml";
+    record_loopback_on_node_1(path);
+    struct numio_runtime *runtime = start(path);
+    struct numio_handle *handle = numio_runtime_handle(runtime);
+    struct numio_listener *listener = open_group(runtime, NUMIO_LISTEN_ONE);
+    cr_expect_eq(numio_home_of_fd(handle, numio_listener_fd(listener, 0)), 1, "by its address");
+    cr_expect_eq(numio_listener_node(listener, 0), 1, "it is accepted there");
+    cr_assert_eq(numio_listener_close(listener), 0);
+    struct numio_listen_opts opts;
+    numio_listen_opts_init(&opts, sizeof opts);
+    opts.address = "127.0.0.1:0";
+    opts.node = 0;
+    cr_assert_eq(numio_listener_open(handle, &opts, &listener), 0);
+    cr_expect_eq(numio_listener_node(listener, 0), 0, "the option comes first");
+    cr_assert_eq(numio_listener_close(listener), 0);
+    int any = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    cr_expect_eq(numio_home_of_fd(handle, any), -ENODATA);
+    cr_assert_eq(setsockopt(any, SOL_SOCKET, SO_BINDTODEVICE, "lo", IF_NAMESIZE), 0, "%s",
+                 strerror(errno));
+    cr_expect_eq(numio_home_of_fd(handle, any), 1, "by SO_BINDTODEVICE");
+    (void)close(any);
+    numio_runtime_destroy(runtime);
+    cr_assert_eq(unlink(path), 0);
+}
+
+/* setsockopt(.., SOL_SOCKET, `option`, ..) fails from now on. */
+static void forbid_option(int option)
+{
+    struct sock_filter rules[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setsockopt, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)option, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOPROTOOPT),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = { .len = sizeof rules / sizeof *rules, .filter = rules };
+    cr_assert_eq(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    cr_assert_eq(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), 0, "%s", strerror(errno));
+}
+
+/* The group serves all the same, and says what it lacks. */
+static void check_refused(int option, const char *word)
+{
+    struct numio_runtime *runtime = start("pack:2 numa:1 core:1 pu:1");
+    forbid_option(option);
+    struct numio_listener *listener = open_group(runtime, NUMIO_LISTEN_PER_WORKER);
+    struct served served = { 0 };
+    const char *reason = numio_listener_reason(listener);
+    cr_assert_not_null(reason);
+    cr_expect(strstr(reason, word) && strstr(reason, strerror(ENOPROTOOPT)), "%s", reason);
+    cr_assert_eq(numio_listener_serve(listener, serve_one, &served), 0);
+    check_clients(listener, CLIENTS);
+    cr_assert_eq(numio_listener_close(listener), 0);
+    numio_runtime_destroy(runtime);
+}
+
+Test(net, a_kernel_that_refuses_incoming_cpu_is_told)
+{
+    check_refused(SO_INCOMING_CPU, "SO_INCOMING_CPU");
+}
+
+Test(net, a_kernel_that_refuses_the_steering_is_told)
+{
+    check_refused(SO_ATTACH_REUSEPORT_CBPF, "SO_ATTACH_REUSEPORT_CBPF");
+}
+
+Test(net, more_cpus_than_the_steering_holds_are_refused)
+{
+    static struct nio_steer map[NIO_STEER_MAX + 1];
+    cr_assert_eq(nio_steer_by_cpu(-1, map, NIO_STEER_MAX + 1), -E2BIG);
+    cr_assert_eq(nio_steer_by_cpu(-1, map, NIO_STEER_MAX), -EBADF);
+}
+
+static bool has_at_most_fds(void *arg)
+{
+    return count_fds() <= *(const int *)arg;
+}
+
+/* One pass while an allocation may fail: its result, and whether the client was served. */
+static int open_serve_close(struct numio_runtime *runtime, struct served *served, bool *ret_served)
+{
+    struct numio_listen_opts opts;
+    struct numio_listener *listener = NULL;
+    char byte = 0;
+    numio_listen_opts_init(&opts, sizeof opts);
+    opts.address = "127.0.0.1:0";
+    opts.group = NUMIO_LISTEN_PER_NODE;
+    int rc = numio_listener_open(numio_runtime_handle(runtime), &opts, &listener);
+    if (rc < 0) {
+        cr_assert_null(listener);
+        return rc;
+    }
+    rc = numio_listener_serve(listener, serve_one, served);
+    if (rc == 0) {
+        int fd = connect_to(numio_listener_port(listener));
+        *ret_served = read(fd, &byte, 1) == 1;
+        (void)close(fd);
+    }
+    cr_assert_eq(numio_listener_close(listener), 0);
+    return rc;
+}
+
+Test(net, every_failing_allocation_is_reported_or_waited_out_and_nothing_is_left)
+{
+    struct numio_runtime *runtime = start("pack:2 numa:1 core:1 pu:1");
+    struct served served = { 0 };
+    bool is_served = false, has_struck = true;
+    long nth, reported = 0;
+    cr_assert_eq(open_serve_close(runtime, &served, &is_served), 0);
+    cr_assert(is_served);
+    int before = count_fds();
+    for (nth = 1; has_struck; nth++) {
+        cr_assert_lt(nth, 300);
+        is_served = false;
+        nio_fault_arm(nth);
+        int rc = open_serve_close(runtime, &served, &is_served);
+        has_struck = nio_fault_struck();
+        nio_fault_arm(0);
+        cr_assert(rc == 0 || (rc == -ENOMEM && has_struck), "allocation %ld: %d", nth, rc);
+        cr_assert(rc < 0 || is_served, "allocation %ld: the client got nothing", nth);
+        cr_assert(fixture_until(has_at_most_fds, &before), "allocation %ld: descriptors", nth);
+        reported += rc < 0;
+    }
+    cr_assert_gt(reported, 0);
+    cr_assert_gt(nth, 3, "the connection's allocation has failed too");
+    numio_runtime_destroy(runtime);
+}
+
+Test(net, a_group_that_runs_out_of_descriptors_leaves_none)
+{
+    struct numio_runtime *runtime = start("pack:2 numa:1 core:1 pu:1");
+    struct numio_listen_opts opts;
+    struct numio_listener *listener = NULL;
+    struct rlimit limit, few;
+    numio_listen_opts_init(&opts, sizeof opts);
+    opts.address = "127.0.0.1:0";
+    opts.group = NUMIO_LISTEN_PER_NODE;
+    int before = count_fds(), next = dup(0);
+    cr_assert_geq(next, 0);
+    (void)close(next);
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    few = limit;
+    few.rlim_cur = (rlim_t)next + 1; /* one socket of the two */
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+    int rc = numio_listener_open(numio_runtime_handle(runtime), &opts, &listener);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    cr_assert_eq(rc, -EMFILE);
+    cr_assert(strstr(numio_strerror_detail(), "listen: socket"), "%s", numio_strerror_detail());
+    cr_assert_eq(count_fds(), before);
     numio_runtime_destroy(runtime);
 }
 

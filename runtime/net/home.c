@@ -36,7 +36,7 @@ static int home_of_file(const struct numio_handle *handle, int fd)
     /* The link leads to the file itself, also if it has no name any more. */
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd); /* fits */
     int error = numio_topology_node_of_file(handle->topology, path, &numa);
-    return node_of(handle, error, numa, "its file system has no disk of one node");
+    return node_of(handle, error, numa, "no disk or device of one node is behind it");
 }
 
 static int home_of_interface(const struct numio_handle *handle, const char *name)
@@ -129,10 +129,11 @@ int numio_home_of_fd(struct numio_handle *handle, int fd)
     case S_IFREG:
     case S_IFDIR:
     case S_IFBLK:
+    case S_IFCHR:
         return home_of_file(handle, fd);
     case S_IFSOCK:
         return home_of_socket(handle, fd);
     default:
-        return without_home("it is neither a file nor a socket");
+        return without_home("it is neither a file, a device nor a socket");
     }
 }

@@ -30,7 +30,7 @@ struct member {
 };
 
 struct connection {
-    struct connection *next, **link; /* under the listener's lock; link NULL: it has begun */
+    struct connection *next, **link; /* under the listener's lock */
     struct numio_listener *listener;
     int fd;
 };
@@ -50,18 +50,26 @@ struct numio_listener {
 
 /* --- sockets --------------------------------------------------------------------------------- */
 
-static int open_socket(const struct nio_address *address, const struct numio_listen_opts *opts,
-                       int incoming_cpu)
+/* Names the CPU of a worker's socket.  It serves as well without: the group's program steers. */
+static void name_cpu(struct numio_listener *listener, int fd, int cpu)
+{
+    if (cpu >= 0 && setsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &cpu, sizeof cpu) != 0)
+        (void)snprintf(listener->reason, sizeof listener->reason,
+                       "the sockets do not name their CPU: SO_INCOMING_CPU: %s",
+                       strerror(errno)); /* fits */
+}
+
+static int open_socket(struct numio_listener *listener, const struct nio_address *address,
+                       const struct numio_listen_opts *opts, int incoming_cpu)
 {
     int one = 1;
     bool is_group = opts->group != NUMIO_LISTEN_ONE;
     int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return nio_error(-errno, "listen: socket: %s", strerror(errno));
+    name_cpu(listener, fd, incoming_cpu);
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
         (is_group && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) != 0) ||
-        (incoming_cpu >= 0 &&
-         setsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &incoming_cpu, sizeof incoming_cpu) != 0) ||
         bind(fd, (const struct sockaddr *)&address->storage, address->length) != 0 ||
         listen(fd, opts->backlog > 0 ? opts->backlog : SOMAXCONN) != 0) {
         int error = nio_error(-errno, "listen on %.64s: %s", opts->address, strerror(errno));
@@ -104,7 +112,7 @@ static int open_members(struct numio_listener *listener, const struct numio_list
     for (unsigned i = 0; rc == 0 && i < listener->count; i++) {
         struct member *member = &listener->members[i];
         int cpu = member->worker >= 0 ? listener->handle->workers[i]->plan->bind_cpu : -1;
-        member->fd = open_socket(&address, opts, cpu);
+        member->fd = open_socket(listener, &address, opts, cpu);
         rc = member->fd < 0 ? member->fd : 0;
         if (rc == 0 && i == 0)
             rc = learn_port(listener, &address);

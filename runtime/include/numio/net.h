@@ -18,12 +18,14 @@ NUMIO_BEGIN_DECLS
 
 /* The runtime's node that is nearest to what a descriptor stands for:
  *   a file, a folder, a block device   the disk below it, through partitions, dm, md and loop
+ *   a character device                 itself: of NVMe /dev/ng0n1 and /dev/nvme0
  *   a socket bound to an interface or to the address of one (a listener, UDP)   that interface
  *   a connected socket of no such interface   the CPU on which its last packet was handled
  * Of a machine with one node that node, whatever the descriptor.
  * Context: any thread; reads sysfs and may block on it; not for every request.
- * Errors:  -EBADF; -ENODATA it has no home: pipes, wildcard addresses, file systems without a disk,
- *          machines that do not tell; the detail says which; -EINVAL no handle and none current. */
+ * Errors:  -EBADF; -ENODATA it has no home: pipes, eventfds, wildcard addresses, file systems
+ * without a disk, machines that do not tell; the detail says which; -EINVAL no handle and none
+ * current. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_home_of_fd(struct numio_handle *handle, int fd);
 
 enum numio_listen_group {
@@ -54,7 +56,8 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_listener_open(struct numio_handle *handle
                                                      struct numio_listener **ret_listener);
 
 /* Handles one connection, in a coroutine of its own that begins on the node of the member that
- * accepted it.  It owns `fd`.  Its result is not looked at. */
+ * accepted it, unless a worker of another node has nothing to do and steals it first.  It owns
+ * `fd`.  Its result is not looked at. */
 typedef int64_t numio_listener_fn(int fd, void *arg);
 
 /* Starts to accept: a coroutine for each member.  When descriptors or memory run out, connections
@@ -72,7 +75,8 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_listener_fd(const struct numio_listener *
 NUMIO_EXPORT NUMIO_NODISCARD int numio_listener_node(const struct numio_listener *listener,
                                                      unsigned index);
 NUMIO_EXPORT unsigned numio_listener_port(const struct numio_listener *listener);
-/* Why connections of a group are not steered to their CPU's member, NULL if they are. */
+/* What the kernel refused: connections go to the members of a group by its hash, or their sockets
+ * do not name their CPU, or members are not served.  NULL: nothing. */
 NUMIO_EXPORT const char *numio_listener_reason(const struct numio_listener *listener);
 
 /* Stops accepting, waits for the acceptors, closes the sockets and frees the listener.  Connections
