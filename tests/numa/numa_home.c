@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* A disk's home is the node that sysfs says; a connection made from a CPU of some node is accepted
+/* A disk's home is the node that sysfs says, and so is that of its character devices and of a file
+ * on it; a connection made from a CPU of some node is accepted
  * and handled on that node, with a listener for each node and for each worker. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <numio/io.h>
 #include <numio/net.h>
@@ -15,23 +18,67 @@ enum { CLIENTS = 25 }; /* from each CPU */
 
 static int homes[KERNEL_CPUS_MAX];
 
+/* The home of what has the path is the NUMA node `wanted`. */
+static void check_path(struct numio_handle *handle, const char *path, long wanted, const char *name)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        numa_check(false, name, "%s: %s", path, strerror(errno));
+        return;
+    }
+    int node = numio_home_of_fd(handle, fd);
+    struct numio_node_status status = { .os_node = -1 };
+    if (node >= 0)
+        numa_must(numio_node_status(handle, (unsigned)node, &status), "node status");
+    numa_check(node >= 0 && status.os_node == wanted, name,
+               "numio says node %d (NUMA %d), sysfs %ld", node, status.os_node, wanted);
+    (void)close(fd);
+}
+
+/* Makes a file system on the disk: only on a guest's, and only where that is allowed. */
+static bool may_format(void)
+{
+    char line[KERNEL_LINE_BYTES];
+    const char *spoil = getenv("NUMIO_SPOIL_MACHINE");
+    kernel_read("/sys/block/nvme0n1/device/model", line);
+    return spoil && strcmp(spoil, "1") == 0 && strncmp(line, "QEMU NVMe Ctrl", 14) == 0;
+}
+
+static void check_file(struct numio_handle *handle, long wanted)
+{
+    static const char name[] = "the home of a file on a disk";
+    if (!may_format()) {
+        numa_skip(name, "the disk is not there to be formatted");
+        return;
+    }
+    (void)mkdir("/tmp/disk", 0700); /* mount() tells if it is not there */
+    if (system("mke2fs /dev/nvme0n1 >/dev/null 2>&1") != 0 ||
+        mount("/dev/nvme0n1", "/tmp/disk", "ext2", 0, NULL) != 0) {
+        numa_check(false, name, "mke2fs and mount: %s", strerror(errno));
+        return;
+    }
+    int fd = open("/tmp/disk/file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        (void)close(fd); /* opened again below */
+    check_path(handle, "/tmp/disk/file", wanted, name);
+    check_path(handle, "/tmp/disk", wanted, "the home of a folder on a disk");
+    numa_check(umount("/tmp/disk") == 0, "the disk is free again", "umount: %s", strerror(errno));
+}
+
 static void check_disk(struct numio_handle *handle)
 {
     char line[KERNEL_LINE_BYTES];
-    int fd = open("/dev/nvme0n1", O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
+    if (access("/dev/nvme0n1", R_OK) != 0) {
         numa_skip("a disk's home", "there is no NVMe disk");
         return;
     }
     kernel_read("/sys/block/nvme0n1/device/numa_node", line);
     long wanted = strtol(line, NULL, 10);
-    int node = numio_home_of_fd(handle, fd);
-    struct numio_node_status status = { .os_node = -1 };
-    if (node >= 0)
-        numa_must(numio_node_status(handle, (unsigned)node, &status), "node status");
-    numa_check(node >= 0 && status.os_node == wanted, "a disk's home",
-               "numio says node %d (NUMA %d), sysfs %ld", node, status.os_node, wanted);
-    (void)close(fd);
+    check_path(handle, "/dev/nvme0n1", wanted, "a disk's home");
+    if (access("/dev/ng0n1", R_OK) == 0) /* since Linux 5.13 */
+        check_path(handle, "/dev/ng0n1", wanted, "the home of a disk's character device");
+    check_path(handle, "/dev/nvme0", wanted, "the home of a disk's controller");
+    check_file(handle, wanted);
 }
 
 static void check_pipe(struct numio_handle *handle, unsigned nodes)
