@@ -254,6 +254,64 @@ static void check_counters(struct numio_handle *handle, const struct numio_statu
                (unsigned long long)wakes_far, (unsigned long long)wakes);
 }
 
+static uint64_t remote_frees(struct numio_handle *handle, unsigned workers)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < workers; i++) {
+        struct numio_worker_metrics m = { .size = sizeof m };
+        numa_must(numio_worker_metrics(handle, i, &m), "metrics");
+        sum += m.remote_frees;
+    }
+    return sum;
+}
+
+static enum numio_poll note_cpu(void *state, struct numio_context *cx)
+{
+    (void)cx;
+    if (sched_getcpu() != *(int *)state)
+        count(&strayed);
+    work_for(NODE_WORK_NS);
+    count(&ran);
+    return NUMIO_READY;
+}
+
+/* Detached tasks: whoever runs one to its end frees it, so each that the kernel saw on another CPU
+ * than its spawner's is one cell that travels home. */
+static int64_t spawn_detached(void *arg)
+{
+    int cpu = sched_getcpu();
+    struct numio_future future = { .poll = note_cpu, .state = &cpu, .size = sizeof cpu };
+    for (unsigned i = 0; i < *(unsigned *)arg; i++) {
+        int rc = numio_spawn(NULL, &future, NULL, NULL);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static void check_frees(struct numio_handle *handle, unsigned workers)
+{
+    unsigned tasks = EQUAL_TASKS;
+    uint64_t before = remote_frees(handle, workers);
+    (void)take(&strayed); /* nothing runs */
+    (void)take(&ran);
+    struct numio_spawn_opts opts;
+    struct numio_join *join;
+    numio_spawn_opts_init(&opts, sizeof opts);
+    opts.affinity = NUMIO_AFFINITY_WORKER; /* it stays on its CPU while it spawns */
+    opts.worker = 0;
+    numa_must(numio_spawn_co(handle, spawn_detached, &tasks, &opts, &join), "spawn");
+    numa_must(numio_join_await(&join), "join");
+    while (numio_live_tasks(handle) > 0)
+        (void)usleep(1000); /* shorter is as good */
+    uint64_t away = take(&strayed), frees = remote_frees(handle, workers) - before;
+    /* The spawner's own cell came from outside and goes home as well. */
+    numa_check(take(&ran) == tasks && frees >= away && frees <= away + 1,
+               "cells that travel home are those of tasks that ran elsewhere",
+               "%llu ran elsewhere, %llu freed there", (unsigned long long)away,
+               (unsigned long long)frees);
+}
+
 /* "A,B": a CPU of each of the first two nodes of the runtime; false: it has one. */
 static bool choose_cpus(struct numio_handle *handle, unsigned nodes, char *ret_list, size_t bytes)
 {
@@ -297,6 +355,7 @@ int main(void)
     check_affinities(handle, &status);
     check_crossing(handle, status.nodes);
     check_counters(handle, &status);
+    check_frees(handle, status.workers);
     bool has_two = choose_cpus(handle, status.nodes, two_cpus, sizeof two_cpus);
     stop(runtime);
     if (has_two) {
