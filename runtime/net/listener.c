@@ -129,20 +129,23 @@ static int open_members(struct numio_listener *listener, const struct numio_list
 static void steer(struct numio_listener *listener, enum numio_listen_group group)
 {
     const struct numio_handle *handle = listener->handle;
-    struct nio_steer map[NIO_STEER_MAX];
-    size_t used = 0;
-    for (unsigned i = 0; i < handle->worker_count && group == NUMIO_LISTEN_PER_WORKER; i++)
-        if (used < NIO_STEER_MAX && handle->workers[i]->plan->bind_cpu >= 0)
+    size_t count = handle->worker_count, used = 0;
+    for (unsigned i = 0; i < handle->node_count; i++)
+        count += handle->nodes[i]->plan->bind_cpu_count;
+    struct nio_steer *map = nio_zalloc(count * sizeof *map); /* too large for a coroutine's stack */
+    for (unsigned i = 0; map && i < handle->worker_count && group == NUMIO_LISTEN_PER_WORKER; i++)
+        if (handle->workers[i]->plan->bind_cpu >= 0)
             map[used++] = (struct nio_steer){ handle->workers[i]->plan->bind_cpu, i };
-    for (unsigned i = 0; i < handle->node_count; i++) {
+    for (unsigned i = 0; map && i < handle->node_count; i++) {
         const struct nio_plan_node *node = handle->nodes[i]->plan;
-        for (unsigned k = 0; k < node->bind_cpu_count && used < NIO_STEER_MAX; k++) {
+        for (unsigned k = 0; k < node->bind_cpu_count; k++) {
             unsigned member =
                 group == NUMIO_LISTEN_PER_NODE ? i : node->worker_first + k % node->worker_count;
             map[used++] = (struct nio_steer){ node->bind_cpus[k], member };
         }
     }
-    int rc = nio_steer_by_cpu(listener->members[0].fd, map, used);
+    int rc = map ? nio_steer_by_cpu(listener->members[0].fd, map, used) : -ENOMEM;
+    nio_free(map);
     if (rc < 0)
         (void)snprintf(listener->reason, sizeof listener->reason,
                        "the kernel spreads connections by its hash: SO_ATTACH_REUSEPORT_CBPF: %s",

@@ -13,14 +13,18 @@
 #include <linux/filter.h>
 #include <sys/socket.h>
 
-enum { NO_MEMBER = 0x7fffffff, STEPS_MAX = 2 * NIO_STEER_MAX + 2 };
+#include "runtime/base/mem.h"
+
+enum { NO_MEMBER = 0x7fffffff };
 
 int nio_steer_by_cpu(int fd, const struct nio_steer *map, size_t count)
 {
-    struct sock_filter steps[STEPS_MAX];
     unsigned short used = 0;
     if (count > NIO_STEER_MAX)
         return -E2BIG;
+    struct sock_filter *steps = nio_zalloc((2 * count + 2) * sizeof *steps);
+    if (!steps)
+        return -ENOMEM;
     steps[used++] =
         (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned)SKF_AD_OFF + SKF_AD_CPU);
     for (size_t i = 0; i < count; i++) {
@@ -30,7 +34,8 @@ int nio_steer_by_cpu(int fd, const struct nio_steer *map, size_t count)
     }
     steps[used++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, NO_MEMBER);
     struct sock_fprog program = { used, steps };
-    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program) == 0
-               ? 0
-               : -errno;
+    int rc = setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof program);
+    rc = rc == 0 ? 0 : -errno;
+    nio_free(steps);
+    return rc;
 }

@@ -11,11 +11,11 @@ struct nio_steer {
     unsigned member;
 };
 
-enum { NIO_STEER_MAX = 1024 };
+enum { NIO_STEER_MAX = 2040 }; /* the kernel runs programs of 4096 steps (BPF_MAXINSNS) */
 
 /* Makes the group that `fd` belongs to give connections to the member of the CPU that handles their
  * first packet; those of other CPUs go by the kernel's hash.  Members are numbered in the order of
- * their listen(2).  Errors: -E2BIG more than NIO_STEER_MAX CPUs; setsockopt(2)'s. */
+ * their listen(2).  Errors: -E2BIG more than NIO_STEER_MAX CPUs; -ENOMEM; setsockopt(2)'s. */
 int nio_steer_by_cpu(int fd, const struct nio_steer *map, size_t count);
 
 #endif
