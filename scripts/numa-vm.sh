@@ -187,7 +187,7 @@ explain_death() {
         echo "numa-vm: $what"
         cat "$work/qemu.log"
         echo "numa-vm: the end of its log:"
-        tail -n 30 "$work/console" 2>/dev/null | tr -d '\r'
+        tail -n 80 "$work/console" 2>/dev/null | tr -d '\r'
     } >&2
 }
 
