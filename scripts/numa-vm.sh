@@ -60,8 +60,14 @@ usage() {
     sed -n '3,/^# three are/{s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"
 }
 
+# No leading zero, which bash would take for octal.
 is_number() {
-    [[ $1 =~ ^[0-9]{1,9}$ ]]
+    [[ $1 =~ ^(0|[1-9][0-9]{0,8})$ ]]
+}
+
+# Not 0 either, which timeout(1) takes for no limit.
+is_limit() {
+    is_number "$1" && [ "$1" -gt 0 ]
 }
 
 take() {
@@ -78,9 +84,9 @@ take() {
             disks+=("$2") ;;
         --module) modules+=("$2") ;;
         --append) appended+=("$2") ;;
-        --timeout) is_number "$2" || die "--timeout wants seconds, not '$2'"; timeout_s=$2 ;;
+        --timeout) is_limit "$2" || die "--timeout wants seconds, not '$2'"; timeout_s=$2 ;;
         --boot-timeout)
-            is_number "$2" || die "--boot-timeout wants seconds, not '$2'"
+            is_limit "$2" || die "--boot-timeout wants seconds, not '$2'"
             boot_timeout_s=$2 ;;
         --log) log_file=$2 ;;
         *) die "unknown option $1; --help lists them" ;;
@@ -131,29 +137,44 @@ check_host() {
     [ "$(uname -m)" = x86_64 ] || lacking "the guest takes the host's programs: x86-64 is needed"
 }
 
+# start_pump NAME: copies what is written to the FIFO $work/NAME to our stdout.  Sets pump_fd, which
+# holds it open for writing: the copy ends when that is closed and QEMU has ended.  Opened here, not
+# by cat, which could still be waiting in open() after QEMU is gone.
+start_pump() {
+    local both_fd read_fd
+    mkfifo "$work/$1"
+    exec {both_fd}<>"$work/$1"
+    exec {read_fd}<"$work/$1"
+    exec {pump_fd}>"$work/$1"
+    exec {both_fd}>&-
+    cat <&"$read_fd" {read_fd}<&- {pump_fd}>&- &
+    pump_pids+=($!)
+    exec {read_fd}<&-
+}
+
 # One boot; sets vm_status to QEMU's, or to that of timeout(1).
 boot() {
-    local fd file
+    local limit_s=$((timeout_s + boot_timeout_s)) started=$SECONDS
     rm -f "$work"/{console,status,stdout,stderr}
     # QEMU makes what it writes to non-blocking, which would stick to our caller's pipe: it gets
     # FIFOs, and cat pumps them.
-    mkfifo "$work/stdout" "$work/stderr"
-    cat "$work/stdout" &
-    pump_pids=($!)
-    cat "$work/stderr" >&2 &
-    pump_pids+=($!)
+    pump_pids=()
+    start_pump stdout
+    local out_fd=$pump_fd
+    start_pump stderr >&2
+    local err_fd=$pump_fd
     # If this script is killed the kernel tells timeout, and timeout tells QEMU.
     setpriv --pdeathsig TERM timeout --kill-after=$kill_after_s \
-        $((timeout_s + boot_timeout_s)) "${qemu[@]}" </dev/null >"$work/qemu.log" 2>&1 &
+        $limit_s "${qemu[@]}" </dev/null >"$work/qemu.log" 2>&1 {out_fd}>&- {err_fd}>&- &
     vm_pid=$!
     vm_status=0
-    wait "$vm_pid" || vm_status=$?
+    wait "$vm_pid" 2>/dev/null || vm_status=$?
     vm_pid=''
-    # A FIFO that QEMU never opened still keeps its pump in open(); this ends it.
-    for file in stdout stderr; do
-        exec {fd}<>"$work/$file"
-        exec {fd}>&-
-    done
+    # A QEMU that had to be killed ran out of time as well.
+    if [ $vm_status -eq 137 ] && [ $((SECONDS - started)) -ge $limit_s ]; then
+        vm_status=$status_timeout
+    fi
+    exec {out_fd}>&- {err_fd}>&-
     wait "${pump_pids[@]}" 2>/dev/null || true
     pump_pids=()
 }
@@ -187,7 +208,7 @@ explain_death() {
         echo "numa-vm: $what"
         cat "$work/qemu.log"
         echo "numa-vm: the end of its log:"
-        tail -n 80 "$work/console" 2>/dev/null | tr -d '\r'
+        tail -n 80 "$work/console" 2>/dev/null | tr -d '\r' || true
     } >&2
 }
 

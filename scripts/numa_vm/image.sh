@@ -3,6 +3,8 @@
 # Sourced by numa-vm.sh: the guest's kernel and its root file system.
 # shellcheck disable=SC2154,SC2034,SC2054 # shared with numa-vm.sh; QEMU's commas
 
+readonly lock_timeout_s=300 # what a download may take
+
 # The newest Debian cloud kernel of a series: 6.1 -> linux-image-6.1.0-56-cloud-amd64.
 newest_package() {
     local meta package
@@ -58,7 +60,7 @@ fetch_kernel() {
 
 # Sets kernel_dir, with vmlinux and modules/ in it.
 prepare_kernel() {
-    local package deb='' lock
+    local package deb='' series='' lock
     case $kernel in
         *.deb)
             deb=$(realpath "$kernel")
@@ -71,13 +73,14 @@ prepare_kernel() {
             else
                 package=$(newest_package "$kernel") ||
                     lacking "apt knows no cloud kernel $kernel (apt-get update? Debian 12 has 6.1)"
-                echo "$package" >"$cache/series-$kernel"
+                series=$cache/series-$kernel
             fi ;;
     esac
     kernel_dir=$cache/$package
     exec {lock}>"$cache/lock"
-    flock "$lock"
+    flock -w "$lock_timeout_s" "$lock" || die "another numa-vm.sh holds $cache/lock"
     [ -e "$kernel_dir/complete" ] || fetch_kernel "$package" "$deb"
+    [ -z "$series" ] || echo "$package" >"$series" # only what could be had
     exec {lock}>&-
 }
 
