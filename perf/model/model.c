@@ -200,12 +200,11 @@ static double offer(struct model *m, unsigned by, size_t depth)
                 return 0;
         return wake_one(m, 0, m->cores) ? wake_call_ns : 0;
     }
-    switch (nio_policy_wake(m->searching[home], m->sleeping[home], (uint32_t)depth,
-                            m->setup->nodes > 1)) {
+    switch (nio_policy_wake(m->searching[home], m->sleeping[home])) {
     case NIO_WAKE_HOME:
         return wake_one(m, home * per_node, per_node) ? wake_call_ns : 0;
     case NIO_WAKE_FAR:
-        for (unsigned i = 1; i < m->setup->nodes; i++) {
+        for (unsigned i = 1; i < m->setup->nodes && nio_policy_may_leave((uint32_t)depth); i++) {
             unsigned node = (home + i) % m->setup->nodes;
             if (m->searching[node] == 0 && wake_one(m, node * per_node, per_node))
                 return wake_call_ns;

@@ -47,20 +47,23 @@ static inline uint32_t nio_policy_share(uint32_t depth, bool is_near)
 }
 
 enum nio_policy_wake {
-    NIO_WAKE_NOBODY, /* somebody searches and will come by, or nobody can help */
+    NIO_WAKE_NOBODY, /* somebody searches and will come by */
     NIO_WAKE_HOME,   /* a sleeper of the node */
-    NIO_WAKE_FAR     /* a sleeper of the nearest node that has one */
+    NIO_WAKE_FAR     /* all of the node are busy: one of another node, if the work may leave */
 };
 
 /* Whom to wake after a push to a queue of a node with so many searchers and sleepers. */
-static inline enum nio_policy_wake nio_policy_wake(unsigned searching, unsigned sleeping,
-                                                   uint32_t depth, bool may_leave_node)
+static inline enum nio_policy_wake nio_policy_wake(unsigned searching, unsigned sleeping)
 {
     if (searching > 0)
         return NIO_WAKE_NOBODY;
-    if (sleeping > 0)
-        return NIO_WAKE_HOME;
-    return may_leave_node && depth >= NIO_FAR_DEPTH ? NIO_WAKE_FAR : NIO_WAKE_NOBODY;
+    return sleeping > 0 ? NIO_WAKE_HOME : NIO_WAKE_FAR;
+}
+
+/* Whether work of a queue so deep may leave its node. */
+static inline bool nio_policy_may_leave(uint32_t depth)
+{
+    return depth >= NIO_FAR_DEPTH;
 }
 
 #endif

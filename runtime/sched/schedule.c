@@ -71,15 +71,27 @@ void nio_wake_node(struct nio_node *node, struct nio_worker *by)
         nio_wake_worker(node->workers[index], by);
 }
 
-/* Everybody at home is busy: the nearest node with a sleeper, and nobody who searches, helps. */
-static void wake_far(struct nio_worker *worker)
+/* Wakes somebody of the node for new work.  True: all of it are busy, and only others could help.
+ */
+static bool wake_home(struct nio_node *node, struct nio_worker *by)
 {
-    const struct numio_handle *handle = worker->handle;
-    for (unsigned i = 0; i < worker->plan->steal_count; i++) {
-        const struct nio_steal_target *target = &worker->plan->steal[i];
-        struct nio_node *node = handle->nodes[target->node];
-        if (node != worker->node && nio_idle_wants_wake(&node->idle)) {
-            nio_wake_node(node, worker);
+    uint32_t state = nio_idle_load(&node->idle);
+    enum nio_policy_wake wake =
+        nio_policy_wake(nio_idle_searching(state), nio_idle_sleeping(state));
+    if (wake == NIO_WAKE_HOME)
+        nio_wake_node(node, by);
+    return wake == NIO_WAKE_FAR;
+}
+
+/* The nearest node with a sleeper, and nobody who searches, helps.  Its workers all have the other
+ * nodes in the same order. */
+static void wake_far(const struct nio_node *home, struct nio_worker *by)
+{
+    const struct nio_plan_worker *plan = home->workers[0]->plan;
+    for (unsigned i = 0; i < plan->steal_count; i++) {
+        struct nio_node *node = home->handle->nodes[plan->steal[i].node];
+        if (node != home && nio_idle_wants_wake(&node->idle)) {
+            nio_wake_node(node, by);
             return;
         }
     }
@@ -89,21 +101,9 @@ static void wake_far(struct nio_worker *worker)
 static void offer(struct nio_worker *worker, const struct nio_local_queue *queue,
                   enum nio_queue_class which)
 {
-    struct nio_node *home = worker->node;
-    uint32_t state = nio_idle_load(&home->idle);
-    bool may_leave = worker->handle->node_count > 1 && which != NIO_QUEUE_NODE;
-    uint32_t depth = may_leave ? nio_local_queue_length(queue) : 0;
-    switch (
-        nio_policy_wake(nio_idle_searching(state), nio_idle_sleeping(state), depth, may_leave)) {
-    case NIO_WAKE_HOME:
-        nio_wake_node(home, worker);
-        break;
-    case NIO_WAKE_FAR:
-        wake_far(worker);
-        break;
-    case NIO_WAKE_NOBODY:
-        break;
-    }
+    if (wake_home(worker->node, worker) && worker->handle->node_count > 1 &&
+        which != NIO_QUEUE_NODE && nio_policy_may_leave(nio_local_queue_length(queue)))
+        wake_far(worker->node, worker);
 }
 
 /* How many tasks a worker of another node could find in a worker's queues. */
@@ -116,23 +116,13 @@ uint32_t nio_far_depth(const struct nio_worker *victim)
 void nio_offer_on(struct nio_worker *worker)
 {
     struct nio_node *home = worker->node;
-    uint32_t state = nio_idle_load(&home->idle);
-    uint32_t depth = 0;
-    if (worker->handle->node_count > 1 && nio_idle_sleeping(state) == 0)
-        for (unsigned i = 0; i < home->worker_count; i++) {
-            uint32_t queued = nio_far_depth(home->workers[i]);
-            depth = queued > depth ? queued : depth;
+    if (!wake_home(home, worker) || worker->handle->node_count == 1)
+        return;
+    for (unsigned i = 0; i < home->worker_count; i++)
+        if (nio_policy_may_leave(nio_far_depth(home->workers[i]))) {
+            wake_far(home, worker);
+            return;
         }
-    switch (nio_policy_wake(nio_idle_searching(state), nio_idle_sleeping(state), depth, true)) {
-    case NIO_WAKE_HOME:
-        nio_wake_node(home, worker);
-        break;
-    case NIO_WAKE_FAR:
-        wake_far(worker);
-        break;
-    case NIO_WAKE_NOBODY:
-        break;
-    }
 }
 
 NIO_NOINLINE void nio_push_tail(struct nio_worker *worker, struct nio_task *task,
@@ -221,25 +211,9 @@ void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum n
 
 void nio_offer_injected(struct nio_node *node, enum nio_reach reach, struct nio_worker *by)
 {
-    struct numio_handle *handle = node->handle;
-    uint32_t state = nio_idle_load(&node->idle);
-    bool may_leave = reach == NIO_REACH_ANY;
-    uint32_t depth = may_leave ? nio_inject_length(&node->inject[reach]) : 0;
-    switch (
-        nio_policy_wake(nio_idle_searching(state), nio_idle_sleeping(state), depth, may_leave)) {
-    case NIO_WAKE_HOME:
-        nio_wake_node(node, by);
-        break;
-    case NIO_WAKE_FAR:
-        for (unsigned i = 0; i < handle->node_count; i++)
-            if (handle->nodes[i] != node && nio_idle_wants_wake(&handle->nodes[i]->idle)) {
-                nio_wake_node(handle->nodes[i], by);
-                return;
-            }
-        break;
-    case NIO_WAKE_NOBODY:
-        break;
-    }
+    if (wake_home(node, by) && reach == NIO_REACH_ANY &&
+        nio_policy_may_leave(nio_inject_length(&node->inject[reach])))
+        wake_far(node, by);
 }
 
 void nio_schedule_home(struct numio_handle *handle, struct nio_task *task)

@@ -93,14 +93,13 @@ static void judge_thrift(struct nio_worker *worker)
 /* Nothing to run at home.  Returns what it found, or sleeps and returns NULL. */
 struct nio_task *nio_idle(struct nio_worker *worker, bool may_block)
 {
-    bool spins = may_block && nio_wants_spin(worker);
     struct nio_task *task;
     if (NIO_UNLIKELY(nio_has_order(worker))) {
         nio_follow_order(worker);
         if (worker->is_leaving)
             return NULL;
-        spins = may_block && nio_wants_spin(worker);
     }
+    bool spins = may_block && nio_wants_spin(worker);
     /* What will wait in any case is submitted by the same system call that sleeps. */
     if (!may_block || spins || nio_driver_is_eager(worker->driver))
         nio_flush_own(worker);

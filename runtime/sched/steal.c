@@ -15,11 +15,18 @@
 #include "runtime/base/clock.h"
 #include "runtime/sched/worker.h"
 
+/* Tasks of others were taken, as far as the worker knows. */
+static void took(struct nio_worker *worker, uint32_t count)
+{
+    struct nio_thrift *thrift = &worker->thrift;
+    nio_thrift_took(thrift, count, thrift->began_ns == 0 ? nio_now_ns() : 0);
+}
+
 /* Takes a share of `from`, which holds `length` tasks, at most `max`, into one of the worker's
- * queues. */
+ * queues.  `is_overflow`: some other worker had them before. */
 static NIO_NOINLINE struct nio_task *take_share(struct nio_worker *worker, struct nio_inject *from,
                                                 struct nio_local_queue *into, uint32_t max,
-                                                uint32_t length)
+                                                uint32_t length, bool is_overflow)
 {
     uint32_t share = length / worker->node->worker_count + 1;
     uint32_t room = nio_local_queue_room(into);
@@ -30,6 +37,8 @@ static NIO_NOINLINE struct nio_task *take_share(struct nio_worker *worker, struc
     uint32_t count;
     struct nio_task *task = nio_inject_take(from, into, max, &count);
     nio_count(&worker->counters.inject_taken, count);
+    if (is_overflow && task)
+        took(worker, count);
     if (count > 1) {
         worker->has_quiet_work = true; /* the rest can be stolen */
         nio_offer_quiet_work(worker);
@@ -40,11 +49,12 @@ static NIO_NOINLINE struct nio_task *take_share(struct nio_worker *worker, struc
 /* The same, if there is any: asked several times before each pause. */
 static NIO_ALWAYS_INLINE struct nio_task *take_batch(struct nio_worker *worker,
                                                      struct nio_inject *from,
-                                                     struct nio_local_queue *into, uint32_t max)
+                                                     struct nio_local_queue *into, uint32_t max,
+                                                     bool is_overflow)
 {
     /* relaxed: only to size the batch */
     uint32_t length = atomic_load_explicit(&from->length, memory_order_relaxed);
-    return length == 0 ? NULL : take_share(worker, from, into, max, length);
+    return length == 0 ? NULL : take_share(worker, from, into, max, length, is_overflow);
 }
 
 /* What comes from outside is served in order and in large batches. */
@@ -52,14 +62,7 @@ static struct nio_task *take_injected(struct nio_worker *worker, struct nio_node
                                       enum nio_reach reach)
 {
     return take_batch(worker, &node->inject[reach], &worker->queues[reach],
-                      NIO_LOCAL_QUEUE_SLOTS / 2);
-}
-
-/* Tasks of others were taken, as far as the worker knows. */
-static void took(struct nio_worker *worker, uint32_t count)
-{
-    struct nio_thrift *thrift = &worker->thrift;
-    nio_thrift_took(thrift, count, thrift->began_ns == 0 ? nio_now_ns() : 0);
+                      NIO_LOCAL_QUEUE_SLOTS / 2, false);
 }
 
 /* Overflow comes back in small batches, among the new tasks: a large batch would be displaced again
@@ -69,11 +72,7 @@ static struct nio_task *take_overflow(struct nio_worker *worker, struct nio_node
                                       enum nio_reach reach, uint32_t max)
 {
     enum nio_queue_class which = reach == NIO_REACH_ANY ? NIO_QUEUE_NEW : NIO_QUEUE_NODE;
-    uint64_t before = nio_counter(&worker->counters.inject_taken);
-    struct nio_task *task = take_batch(worker, &node->overflow[reach], &worker->queues[which], max);
-    if (task)
-        took(worker, (uint32_t)(nio_counter(&worker->counters.inject_taken) - before));
-    return task;
+    return take_batch(worker, &node->overflow[reach], &worker->queues[which], max, true);
 }
 
 struct nio_task *nio_take_injected(struct nio_worker *worker)
@@ -177,69 +176,73 @@ static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
     return NULL;
 }
 
+/* What a watch looks at. */
+struct watched {
+    bool (*has_work)(const struct nio_worker *worker);    /* that others could do */
+    uint64_t (*mark_of)(const struct nio_worker *worker); /* changes while the worker gets on */
+};
+
+static bool has_lifo(const struct nio_worker *worker)
+{
+    return nio_lifo_peek(&worker->lifo) != NULL;
+}
+
 static bool has_queued(const struct nio_worker *worker)
 {
     for (unsigned which = 0; which < NIO_QUEUE_COUNT; which++)
         if (nio_local_queue_length(&worker->queues[which]) > 0)
             return true;
-    return nio_lifo_peek(&worker->lifo) != NULL;
+    return has_lifo(worker);
 }
 
-/* Changes while the worker gets on: also in a long poll that spawns. */
-static uint64_t progress_of(const struct nio_worker *worker)
+static uint64_t polls_of(const struct nio_worker *worker)
 {
-    return nio_counter(&worker->counters.polls) + nio_counter(&worker->counters.spawned);
+    return nio_counter(&worker->counters.polls);
+}
+
+static uint64_t polls_and_spawns_of(const struct nio_worker *worker)
+{
+    return polls_of(worker) + nio_counter(&worker->counters.spawned);
+}
+
+/* One suspect at a time is watched until it has got on or has nothing that others could do, then
+ * the next one that has: so a stuck worker is found however many others are just busy.  Returns a
+ * sibling that has not got on for NIO_STUCK_NS, NULL if none is known. */
+static struct nio_worker *find_stuck(struct nio_worker *worker, struct nio_watch *watch,
+                                     const struct watched *watched, uint64_t now_ns)
+{
+    struct nio_node *node = worker->node;
+    if (watch->suspect < node->worker_count) {
+        struct nio_worker *suspect = node->workers[watch->suspect];
+        if (watched->has_work(suspect) && watched->mark_of(suspect) == watch->mark)
+            return now_ns - watch->since_ns >= NIO_STUCK_NS ? suspect : NULL;
+    }
+    for (unsigned i = 1; i <= node->worker_count; i++) {
+        struct nio_worker *next = node->workers[(watch->suspect + i) % node->worker_count];
+        if (next == worker || !watched->has_work(next))
+            continue;
+        *watch = (struct nio_watch){ next->index_in_node, watched->mark_of(next), now_ns };
+        break;
+    }
+    return NULL;
+}
+
+/* The LIFO slot of a sibling that does not come around to it; what a long poll spawns does not help
+ * the task that waits there. */
+static struct nio_task *steal_stuck_lifo(struct nio_worker *worker, uint64_t now_ns)
+{
+    static const struct watched lifo = { has_lifo, polls_of };
+    struct nio_worker *victim = find_stuck(worker, &worker->lifo_watch, &lifo, now_ns);
+    struct nio_task *task = victim ? nio_lifo_take(&victim->lifo) : NULL;
+    if (task)
+        nio_count(&worker->counters.stolen_near, 1);
+    return task;
 }
 
 bool nio_sibling_is_stuck(struct nio_worker *worker, uint64_t now_ns)
 {
-    struct nio_node *node = worker->node;
-    if (worker->suspect < node->worker_count) {
-        struct nio_worker *suspect = node->workers[worker->suspect];
-        if (progress_of(suspect) == worker->suspect_progress && has_queued(suspect))
-            return now_ns - worker->suspect_since_ns >= NIO_STUCK_NS;
-    }
-    for (unsigned i = 1; i <= node->worker_count; i++) {
-        struct nio_worker *next = node->workers[(worker->suspect + i) % node->worker_count];
-        if (next == worker || !has_queued(next))
-            continue;
-        worker->suspect = next->index_in_node;
-        worker->suspect_progress = progress_of(next);
-        worker->suspect_since_ns = now_ns;
-        break;
-    }
-    return false;
-}
-
-/* The LIFO slot of a sibling that does not come around to it.  One suspect at a time is watched
- * until it has polled something else or is robbed, then the next one that has a task there: so a
- * stuck worker is found however many others are just busy. */
-static struct nio_task *steal_stuck_lifo(struct nio_worker *worker, uint64_t now_ns)
-{
-    struct nio_node *node = worker->node;
-    if (worker->suspect < node->worker_count) {
-        struct nio_worker *victim = node->workers[worker->suspect];
-        if (nio_lifo_peek(&victim->lifo) &&
-            nio_counter(&victim->counters.polls) == worker->suspect_polls) {
-            if (now_ns - worker->suspect_since_ns < NIO_STUCK_NS)
-                return NULL;
-            struct nio_task *task = nio_lifo_take(&victim->lifo);
-            if (task) {
-                nio_count(&worker->counters.stolen_near, 1);
-                return task;
-            }
-        }
-    }
-    for (unsigned i = 1; i <= node->worker_count; i++) {
-        struct nio_worker *next = node->workers[(worker->suspect + i) % node->worker_count];
-        if (next == worker || !nio_lifo_peek(&next->lifo))
-            continue;
-        worker->suspect = next->index_in_node;
-        worker->suspect_polls = nio_counter(&next->counters.polls);
-        worker->suspect_since_ns = now_ns;
-        break;
-    }
-    return NULL;
+    static const struct watched queue = { has_queued, polls_and_spawns_of };
+    return find_stuck(worker, &worker->queue_watch, &queue, now_ns) != NULL;
 }
 
 unsigned nio_reap_siblings(struct nio_worker *worker)
@@ -299,8 +302,8 @@ bool nio_sees_work(struct nio_worker *worker)
     for (unsigned i = 0; i < worker->plan->steal_count; i++) {
         const struct nio_steal_target *target = &worker->plan->steal[i];
         struct nio_worker *victim = worker->handle->workers[target->worker];
-        if (target->tier == NIO_TIER_FAR &&
-            (nio_far_depth(victim) >= NIO_FAR_DEPTH || node_depth(victim->node) >= NIO_FAR_DEPTH))
+        if (target->tier == NIO_TIER_FAR && (nio_policy_may_leave(nio_far_depth(victim)) ||
+                                             nio_policy_may_leave(node_depth(victim->node))))
             return true;
     }
     return false;

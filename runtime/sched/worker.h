@@ -55,6 +55,13 @@ struct nio_private_queue {
     struct nio_mpsc_node *first, *last;
 };
 
+/* One sibling at a time is suspected of being stuck: steal.c. */
+struct nio_watch {
+    unsigned suspect; /* index in the node; UINT32_MAX: nobody yet */
+    uint64_t mark;    /* what would have changed if it had got on */
+    uint64_t since_ns;
+};
+
 struct nio_worker {
     /* constant after start */
     NIO_CACHE_ALIGNED struct numio_handle *handle;
@@ -99,11 +106,10 @@ struct nio_worker {
     uint32_t inline_depth; /* joined tasks that run inside of their joiner now */
     struct nio_rng rng;
     struct nio_slab_outbox outbox;
-    uint64_t idle_since_ns;  /* 0 while busy */
-    int64_t idle_average_ns; /* how long it was idle lately, weighted */
-    unsigned suspect;        /* the sibling whose LIFO slot may be stuck, and since when */
-    uint64_t suspect_polls, suspect_progress, suspect_since_ns;
-    struct nio_thrift thrift; /* whether it pays to take others' work */
+    uint64_t idle_since_ns;                   /* 0 while busy */
+    int64_t idle_average_ns;                  /* how long it was idle lately, weighted */
+    struct nio_watch lifo_watch, queue_watch; /* for siblings that keep work to themselves */
+    struct nio_thrift thrift;                 /* whether it pays to take others' work */
     struct nio_stripe stripe;
     struct nio_stack_pool stack_pool;
     struct nio_overflow_thread overflow;
