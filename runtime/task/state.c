@@ -74,8 +74,11 @@ static inline uint64_t woken(uint64_t state)
     return state & NIO_STATE_TWICE ? state : state + NIO_STATE_WAKE;
 }
 
-/* One wake that also sets the bits of `set` and takes `refs` references. */
-static NIO_ALWAYS_INLINE uint64_t wake(struct nio_task *task, uint64_t set, uint64_t refs)
+/* One wake that also sets the bits of `set`, and those of `set_if_owned` if the task has an owner,
+ * and takes `refs` references.  Returns the word before; a complete task loses the references only.
+ */
+static NIO_ALWAYS_INLINE uint64_t wake(struct nio_task *task, uint64_t set, uint64_t set_if_owned,
+                                       uint64_t refs)
 {
     nio_prefetch_write(task); /* its first word is the state */
     /* relaxed: the CAS below re-reads it */
@@ -89,6 +92,8 @@ static NIO_ALWAYS_INLINE uint64_t wake(struct nio_task *task, uint64_t set, uint
             new = old - refs *NIO_STATE_REF;
         } else {
             new = (woken(old) | set) - refs *NIO_STATE_REF;
+            if (set_if_owned != 0 && (old & NIO_STATE_WAKES))
+                new |= set_if_owned;
         }
         /* [TS1] acq_rel: the next poll sees what the caller wrote, pairs with [TS2] and [TS3];
          * acquire, since the caller may go on to queue the memory of the last poll, pairs with
@@ -106,22 +111,13 @@ static inline enum nio_wake_action action_of(uint64_t old)
 
 enum nio_wake_action nio_state_wake_by_ref(struct nio_task *task)
 {
-    return action_of(wake(task, 0, 0));
+    return action_of(wake(task, 0, 0, 0));
 }
 
 enum nio_wake_action nio_state_wake_op_done(struct nio_task *task)
 {
-    nio_prefetch_write(task); /* its first word is the state */
-    /* relaxed: the CAS below re-reads it */
-    uint64_t old = atomic_load_explicit(&task->state, memory_order_relaxed);
-    uint64_t new;
-    do {
-        NIO_DEBUG_ASSERT(!(old & (NIO_STATE_COMPLETE | NIO_STATE_OP_DONE)));
-        new = woken(old) | (old & NIO_STATE_WAKES ? NIO_STATE_OP_DONE : 0);
-        /* [TS1] acq_rel: the operation's result is seen by the resumed coroutine.  Pairs with
-         * [TS2] and [TS3] as above.  relaxed on failure: retried. */
-    } while (!atomic_compare_exchange_weak_explicit(&task->state, &old, new, memory_order_acq_rel,
-                                                    memory_order_relaxed));
+    uint64_t old = wake(task, 0, NIO_STATE_OP_DONE, 0);
+    NIO_DEBUG_ASSERT(!(old & (NIO_STATE_COMPLETE | NIO_STATE_OP_DONE)));
     if (old & NIO_STATE_WAKES)
         return NIO_WAKE_NOTHING;
     task->flags |= NIO_TASK_OP_DONE; /* the caller owns the task now */
@@ -130,7 +126,7 @@ enum nio_wake_action nio_state_wake_op_done(struct nio_task *task)
 
 enum nio_wake_action nio_state_cancel(struct nio_task *task)
 {
-    return action_of(wake(task, NIO_STATE_CANCELLED, 0));
+    return action_of(wake(task, NIO_STATE_CANCELLED, 0, 0));
 }
 
 enum nio_wake_action nio_state_cancel_owned(struct nio_task *task)
@@ -152,7 +148,7 @@ enum nio_wake_action nio_state_cancel_owned(struct nio_task *task)
 
 enum nio_wake_action nio_state_wake_by_value(struct nio_task *task)
 {
-    uint64_t old = wake(task, 0, 1);
+    uint64_t old = wake(task, 0, 0, 1);
     if (nio_state_refs(old) == 1)
         return NIO_WAKE_RELEASE; /* complete: a live task holds a reference to itself */
     return action_of(old);
