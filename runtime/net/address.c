@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/base/error.h"
 
@@ -63,4 +64,22 @@ int nio_address_parse(const char *text, struct nio_address *ret_address)
     v6->sin6_port = htons(port);
     ret_address->length = sizeof *v6;
     return 0;
+}
+
+int nio_address_listen(const struct nio_address *address, const char *text, int backlog,
+                       bool is_group)
+{
+    int one = 1;
+    int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return nio_error(-errno, "listen: socket: %s", strerror(errno));
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
+        (is_group && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) != 0) ||
+        bind(fd, (const struct sockaddr *)&address->storage, address->length) != 0 ||
+        listen(fd, backlog > 0 ? backlog : SOMAXCONN) != 0) {
+        int rc = nio_error(-errno, "listen on %.64s: %s", text, strerror(errno));
+        (void)close(fd); /* the first error counts */
+        return rc;
+    }
+    return fd;
 }

@@ -59,26 +59,6 @@ static void name_cpu(struct numio_listener *listener, int fd, int cpu)
                        strerror(errno)); /* fits */
 }
 
-static int open_socket(struct numio_listener *listener, const struct nio_address *address,
-                       const struct numio_listen_opts *opts, int incoming_cpu)
-{
-    int one = 1;
-    bool is_group = opts->group != NUMIO_LISTEN_ONE;
-    int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return nio_error(-errno, "listen: socket: %s", strerror(errno));
-    name_cpu(listener, fd, incoming_cpu);
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
-        (is_group && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) != 0) ||
-        bind(fd, (const struct sockaddr *)&address->storage, address->length) != 0 ||
-        listen(fd, opts->backlog > 0 ? opts->backlog : SOMAXCONN) != 0) {
-        int error = nio_error(-errno, "listen on %.64s: %s", opts->address, strerror(errno));
-        (void)close(fd); /* the first error counts */
-        return error;
-    }
-    return fd;
-}
-
 /* All members have the port that the first one got. */
 static int learn_port(struct numio_listener *listener, struct nio_address *address)
 {
@@ -112,8 +92,11 @@ static int open_members(struct numio_listener *listener, const struct numio_list
     for (unsigned i = 0; rc == 0 && i < listener->count; i++) {
         struct member *member = &listener->members[i];
         int cpu = member->worker >= 0 ? listener->handle->workers[i]->plan->bind_cpu : -1;
-        member->fd = open_socket(listener, &address, opts, cpu);
+        member->fd = nio_address_listen(&address, opts->address, opts->backlog,
+                                        opts->group != NUMIO_LISTEN_ONE);
         rc = member->fd < 0 ? member->fd : 0;
+        if (rc == 0)
+            name_cpu(listener, member->fd, cpu);
         if (rc == 0 && i == 0)
             rc = learn_port(listener, &address);
     }

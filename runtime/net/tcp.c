@@ -15,20 +15,7 @@ int numio_tcp_listen(const char *address, int backlog)
 {
     struct nio_address parsed;
     int rc = nio_address_parse(address, &parsed);
-    if (rc < 0)
-        return rc;
-    int fd = socket(parsed.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return nio_error(-errno, "listen: socket: %s", strerror(errno));
-    int one = 1;
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
-        bind(fd, (struct sockaddr *)&parsed.storage, parsed.length) != 0 ||
-        listen(fd, backlog > 0 ? backlog : SOMAXCONN) != 0) {
-        rc = nio_error(-errno, "listen on %.64s: %s", address, strerror(errno));
-        (void)close(fd); /* the first error counts */
-        return rc;
-    }
-    return fd;
+    return rc < 0 ? rc : nio_address_listen(&parsed, address, backlog, false);
 }
 
 int64_t numio_tcp_connect(const char *address)
