@@ -2,9 +2,9 @@
 /* Making and ending a ring.
  *
  * The order matters: the caller has pinned the thread and set its memory policy, so that the
- * kernel takes the ring's memory from the right node.  An SQ thread inherits two things from the
- * thread that makes the first ring: its scheduling class, and on newer kernels, without SQ_AFF, its
- * affinity.  Both are changed for the one system call and put back (struct loan).
+ * kernel takes the ring's memory from the right node.  An SQ thread inherits the scheduling class
+ * of the thread that makes the first ring, which is an ordinary one for that system call only
+ * (struct nio_class_loan); its CPUs are set once it is there.
  */
 #include "runtime/driver/uring_setup.h"
 
@@ -108,13 +108,6 @@ void nio_ring_explain(int error, char *ret_text, size_t text_bytes)
 
 /* ---- what the SQ thread inherits ---------------------------------------------------------- */
 
-/* The calling thread's own class and affinity while they are changed. */
-struct loan {
-    struct nio_class_loan class;
-    cpu_set_t mask;
-    bool has_mask;
-};
-
 int nio_class_lend(struct nio_class_loan *loan)
 {
     memset(loan, 0, sizeof *loan);
@@ -138,43 +131,6 @@ int nio_class_give_back(struct nio_class_loan *loan)
                          "CAP_SYS_NICE or RLIMIT_RTPRIO",
                          strerrordesc_np(errno));
     return 0;
-}
-
-/* The CPUs of an SQ thread that is not pinned. */
-static void sq_cpus(const struct nio_driver_options *options, cpu_set_t *ret_cpus)
-{
-    CPU_ZERO(ret_cpus);
-    for (unsigned i = 0; i < options->sq_mask_count; i++)
-        if (options->sq_mask[i] >= 0 && options->sq_mask[i] < CPU_SETSIZE)
-            CPU_SET(options->sq_mask[i], ret_cpus);
-}
-
-/* Makes the calling thread such as the SQ thread is to be. */
-static int lend(struct loan *loan, const struct nio_driver_options *options, bool is_pinned)
-{
-    memset(loan, 0, sizeof *loan);
-    int error = nio_class_lend(&loan->class);
-    if (error)
-        return error;
-    if (is_pinned || options->sq_mask_count == 0)
-        return 0;
-    cpu_set_t wide;
-    sq_cpus(options, &wide);
-    /* On failure the SQ thread gets this thread's own CPUs, which is allowed if not ideal. */
-    loan->has_mask = sched_getaffinity(0, sizeof loan->mask, &loan->mask) == 0 &&
-                     sched_setaffinity(0, sizeof wide, &wide) == 0;
-    return 0;
-}
-
-/* Gives the thread its own class and affinity back. */
-static int give_back(struct loan *loan)
-{
-    int error = 0;
-    if (loan->has_mask && sched_setaffinity(0, sizeof loan->mask, &loan->mask) < 0)
-        error = nio_error(-errno, "sched_setaffinity back to the worker's CPU: %s",
-                          strerrordesc_np(errno));
-    int class_error = nio_class_give_back(&loan->class);
-    return class_error ? class_error : error;
 }
 
 /* ---- one ring ----------------------------------------------------------------------------- */
@@ -276,8 +232,8 @@ static int make_ring(struct nio_uring *uring, const struct nio_driver_options *o
 {
     bool is_first = options->profile == NUMIO_DRIVER_SQPOLL && options->attach_fd < 0;
     bool is_pinned = is_first && options->sq_cpu >= 0;
-    struct loan loan = { .has_mask = false };
-    int error = is_first ? lend(&loan, options, is_pinned) : 0;
+    struct nio_class_loan loan = { .is_changed = false };
+    int error = is_first ? nio_class_lend(&loan) : 0;
     if (!error) {
         error = setup_ring(uring, options, is_pinned);
         if (error) {
@@ -286,7 +242,7 @@ static int make_ring(struct nio_uring *uring, const struct nio_driver_options *o
             (void)nio_error(error, "%s", text); /* returned below */
         }
     }
-    int restore_error = give_back(&loan);
+    int restore_error = nio_class_give_back(&loan);
     return error ? error : restore_error;
 }
 
@@ -323,20 +279,20 @@ static void prefer_worker(struct nio_uring *uring)
                               strerrordesc_np(tid < 0 ? -tid : errno));
 }
 
-/* Kernels before 6.12 let an SQ thread that is not pinned run everywhere, whatever its maker's
- * affinity.  A failure shows in the status: nio_check_sq_threads() looks at the result. */
+/* An SQ thread that is not pinned has its maker's one CPU (since 6.12) or all there are (6.1): it
+ * gets those of its node.  A failure shows in the status: nio_check_sq_threads() looks at the
+ * result. */
 static void confine_sq_thread(const struct nio_uring *uring,
                               const struct nio_driver_options *options)
 {
-    cpu_set_t wanted, has;
+    cpu_set_t cpus;
     int tid = nio_sq_thread_of(uring->ring.ring_fd);
-    sq_cpus(options, &wanted);
-    if (tid < 0 || sched_getaffinity(tid, sizeof has, &has) != 0)
-        return;
-    CPU_AND(&has, &has, &wanted);
-    if (!CPU_EQUAL(&has, &wanted))
-        return; /* the kernel knows of less: it must not become more */
-    (void)sched_setaffinity(tid, sizeof wanted, &wanted); /* as above */
+    CPU_ZERO(&cpus);
+    for (unsigned i = 0; i < options->sq_mask_count; i++)
+        if (options->sq_mask[i] >= 0 && options->sq_mask[i] < CPU_SETSIZE)
+            CPU_SET(options->sq_mask[i], &cpus);
+    if (tid > 0)
+        (void)sched_setaffinity(tid, sizeof cpus, &cpus); /* as above */
 }
 
 /* Before the first io-wq worker exists: where they may run, and how many for file I/O. */
