@@ -12,11 +12,11 @@
 #include <numio/io.h>
 #include <numio/net.h>
 
-#include "tests/numa/numa_kernel.h"
+#include "tests/numa/numa_runtime.h"
 
 enum { CLIENTS = 25 }; /* from each CPU */
 
-static int homes[KERNEL_CPUS_MAX];
+static struct numa_run run;
 
 /* The home of what has the path is the NUMA node `wanted`. */
 static void check_path(struct numio_handle *handle, const char *path, long wanted, const char *name)
@@ -96,7 +96,7 @@ static void check_pipe(struct numio_handle *handle, unsigned nodes)
 static int64_t tell_home(int fd, void *arg)
 {
     (void)arg;
-    char home = (char)homes[sched_getcpu()];
+    char home = (char)run.homes[sched_getcpu()];
     int64_t rc = numio_write_all(fd, &home, 1);
     (void)numio_close(fd); /* the client has the byte, or sees that it has not */
     return rc;
@@ -141,7 +141,7 @@ static void check_group(struct numio_handle *handle, enum numio_listen_group gro
             kernel_fail("sched_setaffinity");
         for (unsigned i = 0; i < CLIENTS; i++) {
             asked++;
-            at_home += ask(numio_listener_port(listener)) == homes[cpu];
+            at_home += ask(numio_listener_port(listener)) == run.homes[cpu];
         }
     }
     (void)sched_setaffinity(0, sizeof before, &before); /* it was so before */
@@ -151,19 +151,13 @@ static void check_group(struct numio_handle *handle, enum numio_listen_group gro
 
 int main(void)
 {
-    struct numio_runtime *runtime;
-    struct numio_status status;
-    numa_must(numio_runtime_create(NULL, &runtime), "create");
-    struct numio_handle *handle = numio_runtime_handle(runtime);
-    numa_must(numio_status(handle, &status), "status");
-    for (int cpu = 0; cpu < KERNEL_CPUS_MAX; cpu++)
-        homes[cpu] = kernel_home_of_cpu(cpu);
+    numa_start(&run, NULL);
+    struct numio_handle *handle = run.handle;
     check_disk(handle);
-    check_pipe(handle, status.nodes);
+    check_pipe(handle, run.status.nodes);
     check_group(handle, NUMIO_LISTEN_PER_NODE, "with a listener a node, connections stay on it");
     check_group(handle, NUMIO_LISTEN_PER_WORKER,
                 "with a listener a worker, connections stay on its node");
-    numa_must(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), "shutdown");
-    numio_runtime_destroy(runtime);
+    numa_stop(&run);
     return numa_end();
 }

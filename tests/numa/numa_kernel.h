@@ -161,6 +161,16 @@ static inline long kernel_resident_pages(void)
     return strtol(at, NULL, 10);
 }
 
+/* 'R' runs or could, 'S' sleeps, ... as proc(5) has them; 0 if there is no such thread. */
+static inline char kernel_state_of_thread(int tid)
+{
+    char path[128], line[KERNEL_LINE_BYTES];
+    (void)snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid); /* fits */
+    kernel_read(path, line);
+    const char *end_of_name = strrchr(line, ')');
+    return end_of_name && end_of_name[1] == ' ' ? end_of_name[2] : 0;
+}
+
 /* Calls fn for each thread of the process with its kernel's name. */
 static inline void kernel_for_each_thread(void (*fn)(int tid, const char *name, void *arg),
                                           void *arg)

@@ -7,12 +7,10 @@
  * works, and the copy is compared.  Where B's parts are is numio's word; that they lie on B is the
  * kernel's.
  */
-#include <numio/runtime.h>
-
 #include "runtime/sched/worker.h"
-#include "tests/numa/numa_kernel.h"
+#include "tests/numa/numa_runtime.h"
 
-enum { TASKS = 20000, PARTS_MAX = 256, LINE_BYTES = 64, SLEEP_TRIES = 500 };
+enum { TASKS = 20000, PARTS_MAX = 256, LINE_BYTES = 64, SLEEP_TRIES = 1000000 };
 
 struct part {
     const char *base;
@@ -85,16 +83,21 @@ static char *copy_parts(unsigned node, size_t *ret_bytes)
     return copy;
 }
 
+/* The kernel has put every thread of the node's workers to sleep, and they have said that they
+ * sleep until they are woken. */
 static bool is_asleep(const struct nio_node *node)
 {
-    return nio_idle_sleeping(nio_idle_load(&node->idle)) == node->worker_count;
+    bool is_asleep = nio_idle_sleeping(nio_idle_load(&node->idle)) == node->worker_count;
+    for (unsigned i = 0; i < node->worker_count && is_asleep; i++)
+        is_asleep = kernel_state_of_thread(node->workers[i]->tid) == 'S';
+    return is_asleep;
 }
 
+/* Nothing of the other node's work tells when it is over, so this asks until it is. */
 static bool wait_for_sleep(const struct nio_node *node)
 {
     for (unsigned i = 0; i < SLEEP_TRIES && !is_asleep(node); i++)
-        (void)usleep(10000); /* shorter is as good */
-    (void)usleep(50000);     /* from the announcement into the sleep itself */
+        (void)sched_yield(); /* it is only tried again */
     return is_asleep(node);
 }
 
@@ -159,12 +162,12 @@ static void check_silence(struct numio_handle *handle, unsigned busy, unsigned i
 int main(void)
 {
     struct numio_config config;
-    struct numio_runtime *runtime;
+    static struct numa_run run;
     numa_must(numio_config_init(&config, sizeof config), "config");
     config.idle = NUMIO_IDLE_PARK;
     config.driver = NUMIO_DRIVER_DEFER;
-    numa_must(numio_runtime_create(&config, &runtime), "create");
-    struct numio_handle *handle = numio_runtime_handle(runtime);
+    numa_start(&run, &config);
+    struct numio_handle *handle = run.handle;
     find_parts(handle);
     check_lines();
     check_homes(handle);
@@ -175,7 +178,6 @@ int main(void)
         check_silence(handle, i, i + 1);
         check_silence(handle, i + 1, i);
     }
-    numa_must(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), "shutdown");
-    numio_runtime_destroy(runtime);
+    numa_stop(&run);
     return numa_end();
 }

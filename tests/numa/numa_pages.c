@@ -8,9 +8,7 @@
  */
 #include <stdatomic.h>
 
-#include <numio/runtime.h>
-
-#include "tests/numa/numa_kernel.h"
+#include "tests/numa/numa_runtime.h"
 
 enum {
     ROUNDS = 10,
@@ -38,7 +36,7 @@ struct places {
 };
 
 static struct places cells, stacks, heaps;
-static int homes[KERNEL_CPUS_MAX]; /* of each CPU */
+static struct numa_run run;
 
 static void note(struct places *places, void *address, int home)
 {
@@ -87,7 +85,7 @@ struct errand {
 
 static int home_here(void)
 {
-    return homes[sched_getcpu()];
+    return run.homes[sched_getcpu()];
 }
 
 static enum numio_poll run_errand(void *state, struct numio_context *cx)
@@ -170,17 +168,14 @@ static void check_buffers(struct numio_handle *handle, unsigned nodes)
     struct places buffers = make_places(nodes * BUFFER_BYTES / page_bytes);
     char *taken[KERNEL_NODES_MAX];
     for (unsigned node = 0; node < nodes; node++) {
-        struct numio_node_status status;
-        numa_must(numio_node_status(handle, node, &status), "node status");
         char *buffer = numio_io_buffer_alloc(handle, (int)node, BUFFER_BYTES);
         if (!buffer)
             numa_must(-1, "an I/O buffer");
         taken[node] = buffer;
         memset(buffer, 1, BUFFER_BYTES);
-        struct numio_worker_status worker;
-        numa_must(numio_worker_status(handle, status.worker_first, &worker), "worker status");
+        struct numio_worker_status worker = numa_worker(&run, numa_node(&run, node).worker_first);
         for (size_t at = 0; at < BUFFER_BYTES; at += page_bytes)
-            note(&buffers, buffer + at, homes[worker.bind_cpu]);
+            note(&buffers, buffer + at, run.homes[worker.bind_cpu]);
     }
     check_places(&buffers, "I/O buffers lie on their node");
     for (unsigned node = 0; node < nodes; node++)
@@ -203,13 +198,9 @@ static void check_audit(struct numio_handle *handle, unsigned nodes)
 
 int main(void)
 {
-    struct numio_runtime *runtime;
-    struct numio_status status;
-    numa_must(numio_runtime_create(NULL, &runtime), "create");
-    struct numio_handle *handle = numio_runtime_handle(runtime);
-    numa_must(numio_status(handle, &status), "status");
-    for (int cpu = 0; cpu < KERNEL_CPUS_MAX; cpu++)
-        homes[cpu] = kernel_home_of_cpu(cpu);
+    numa_start(&run, NULL);
+    struct numio_handle *handle = run.handle;
+    struct numio_status status = run.status;
     cells = make_places(TASKS + BATCH * KERNEL_NODES_MAX);
     stacks = make_places(COROUTINES * KERNEL_NODES_MAX);
     heaps = make_places(KERNEL_NODES_MAX * HEAP_BYTES / 4096);
@@ -240,7 +231,6 @@ int main(void)
     check_places(&heaps, "a plain malloc() in a task comes from its worker's node");
     check_buffers(handle, status.nodes);
     check_audit(handle, status.nodes);
-    numa_must(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), "shutdown");
-    numio_runtime_destroy(runtime);
+    numa_stop(&run);
     return numa_end();
 }

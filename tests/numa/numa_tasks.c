@@ -3,12 +3,11 @@
  * one CPU, and "any" tasks away from home only when that pays: with one node overloaded they do,
  * with equal load fewer than one in a hundred does.  And the counters of the workers add up.
  */
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <time.h>
 
-#include <numio/runtime.h>
-
-#include "tests/numa/numa_kernel.h"
+#include "tests/numa/numa_runtime.h"
 
 enum {
     YIELDS = 50,
@@ -22,7 +21,7 @@ enum {
     EQUAL_BATCH = 20
 };
 
-static int homes[KERNEL_CPUS_MAX];
+static struct numa_run run;
 
 /* Tasks that ran, and those that ran anywhere but where they should; any worker. */
 static _Atomic uint64_t ran, strayed;
@@ -58,7 +57,7 @@ static int64_t stay_on_node(void *arg)
 {
     int home = *(int *)arg;
     for (unsigned i = 0; i < YIELDS; i++) {
-        if (homes[sched_getcpu()] != home)
+        if (run.homes[sched_getcpu()] != home)
             count(&strayed);
         work_for(NODE_WORK_NS);
         int64_t rc = numio_yield_now();
@@ -118,7 +117,7 @@ static void check_affinities(struct numio_handle *handle, const struct numio_sta
         struct numio_worker_status worker;
         numa_must(numio_worker_status(handle, i, &worker), "worker status");
         cpus[i] = worker.bind_cpu;
-        node_homes[worker.node] = homes[worker.bind_cpu];
+        node_homes[worker.node] = run.homes[worker.bind_cpu];
     }
     /* Node by node, so that the others are idle meanwhile. */
     for (unsigned i = 0; i < status->nodes; i++) {
@@ -149,7 +148,7 @@ static enum numio_poll run_load(void *state, struct numio_context *cx)
 {
     const struct load *load = state;
     (void)cx;
-    if (homes[sched_getcpu()] != load->home)
+    if (run.homes[sched_getcpu()] != load->home)
         count(&strayed);
     work_for(load->ns);
     count(&ran);
@@ -168,7 +167,7 @@ static int64_t produce(void *arg)
     for (unsigned done = 0; done < producer->tasks; done += producer->batch) {
         struct load load = producer->load;
         struct numio_future future = { .poll = run_load, .state = &load, .size = sizeof load };
-        load.home = homes[sched_getcpu()];
+        load.home = run.homes[sched_getcpu()];
         for (unsigned i = 0; i < producer->batch; i++) {
             int rc = numio_spawn(NULL, &future, NULL, &joins[i]);
             if (rc < 0)
@@ -265,13 +264,17 @@ static uint64_t remote_frees(struct numio_handle *handle, unsigned workers)
     return sum;
 }
 
+static sem_t all_ran; /* posted by the last of the detached tasks */
+
 static enum numio_poll note_cpu(void *state, struct numio_context *cx)
 {
     (void)cx;
     if (sched_getcpu() != *(int *)state)
         count(&strayed);
     work_for(NODE_WORK_NS);
-    count(&ran);
+    /* relaxed: a count; the semaphore orders what comes after the last */
+    if (atomic_fetch_add_explicit(&ran, 1, memory_order_relaxed) + 1 == EQUAL_TASKS)
+        (void)sem_post(&all_ran); /* cannot overflow */
     return NUMIO_READY;
 }
 
@@ -289,79 +292,60 @@ static int64_t spawn_detached(void *arg)
     return 0;
 }
 
-static void check_frees(struct numio_handle *handle, unsigned workers)
+/* The shutdown is the latch: after it every cell has been freed. */
+static void check_frees(void)
 {
     unsigned tasks = EQUAL_TASKS;
-    uint64_t before = remote_frees(handle, workers);
-    (void)take(&strayed); /* nothing runs */
-    (void)take(&ran);
     struct numio_spawn_opts opts;
     struct numio_join *join;
     numio_spawn_opts_init(&opts, sizeof opts);
     opts.affinity = NUMIO_AFFINITY_WORKER; /* it stays on its CPU while it spawns */
     opts.worker = 0;
-    numa_must(numio_spawn_co(handle, spawn_detached, &tasks, &opts, &join), "spawn");
+    numa_must(numio_spawn_co(run.handle, spawn_detached, &tasks, &opts, &join), "spawn");
     numa_must(numio_join_await(&join), "join");
-    while (numio_live_tasks(handle) > 0)
-        (void)usleep(1000); /* shorter is as good */
-    uint64_t away = take(&strayed), frees = remote_frees(handle, workers) - before;
+    if (sem_wait(&all_ran) != 0)
+        kernel_fail("sem_wait");
+    numa_must(numio_runtime_shutdown(run.runtime, -1, NULL, 0, NULL), "shutdown");
+    uint64_t away = take(&strayed), frees = remote_frees(run.handle, run.status.workers);
     /* The spawner's own cell came from outside and goes home as well. */
     numa_check(take(&ran) == tasks && frees >= away && frees <= away + 1,
                "cells that travel home are those of tasks that ran elsewhere",
                "%llu ran elsewhere, %llu freed there", (unsigned long long)away,
                (unsigned long long)frees);
+    numio_runtime_destroy(run.runtime);
 }
 
 /* "A,B": a CPU of each of the first two nodes of the runtime; false: it has one. */
-static bool choose_cpus(struct numio_handle *handle, unsigned nodes, char *ret_list, size_t bytes)
+static bool choose_cpus(unsigned nodes, char *ret_list, size_t bytes)
 {
     int cpus[2];
-    for (unsigned i = 0; i < 2 && nodes >= 2; i++) {
-        struct numio_node_status node;
-        struct numio_worker_status worker;
-        numa_must(numio_node_status(handle, i, &node), "node status");
-        numa_must(numio_worker_status(handle, node.worker_first, &worker), "worker status");
-        cpus[i] = worker.bind_cpu;
-    }
+    for (unsigned i = 0; i < 2 && nodes >= 2; i++)
+        cpus[i] = numa_worker(&run, numa_node(&run, i).worker_first).bind_cpu;
     if (nodes >= 2)
         (void)snprintf(ret_list, bytes, "%d,%d", cpus[0], cpus[1]); /* fits */
     return nodes >= 2;
 }
 
-static struct numio_handle *start(const char *cpus, struct numio_runtime **ret_runtime)
-{
-    struct numio_config config;
-    numa_must(numio_config_init(&config, sizeof config), "config");
-    config.cpus = cpus;
-    numa_must(numio_runtime_create(&config, ret_runtime), "create");
-    return numio_runtime_handle(*ret_runtime);
-}
-
-static void stop(struct numio_runtime *runtime)
-{
-    numa_must(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), "shutdown");
-    numio_runtime_destroy(runtime);
-}
-
 int main(void)
 {
-    struct numio_runtime *runtime;
-    struct numio_status status;
+    struct numio_config config;
     char two_cpus[32];
-    struct numio_handle *handle = start(NULL, &runtime);
-    numa_must(numio_status(handle, &status), "status");
-    for (int cpu = 0; cpu < KERNEL_CPUS_MAX; cpu++)
-        homes[cpu] = kernel_home_of_cpu(cpu);
-    check_affinities(handle, &status);
-    check_crossing(handle, status.nodes);
-    check_counters(handle, &status);
-    check_frees(handle, status.workers);
-    bool has_two = choose_cpus(handle, status.nodes, two_cpus, sizeof two_cpus);
-    stop(runtime);
+    numa_start(&run, NULL);
+    check_affinities(run.handle, &run.status);
+    check_crossing(run.handle, run.status.nodes);
+    check_counters(run.handle, &run.status);
+    bool has_two = choose_cpus(run.status.nodes, two_cpus, sizeof two_cpus);
+    numa_stop(&run);
+    numa_start(&run, NULL);
+    if (sem_init(&all_ran, 0, 0) != 0)
+        kernel_fail("sem_init");
+    check_frees(); /* ends the runtime */
     if (has_two) {
-        handle = start(two_cpus, &runtime);
-        check_equal_load(handle, 2);
-        stop(runtime);
+        numa_must(numio_config_init(&config, sizeof config), "config");
+        config.cpus = two_cpus;
+        numa_start(&run, &config);
+        check_equal_load(run.handle, 2);
+        numa_stop(&run);
     }
     return numa_end();
 }

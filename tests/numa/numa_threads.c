@@ -5,9 +5,7 @@
  * The memory of a ring is the kernel's own, mapped by page frame: move_pages(2) does not answer for
  * it.  /proc/self/pagemap gives the frame and /proc/zoneinfo the node that the frame belongs to.
  */
-#include <numio/runtime.h>
-
-#include "tests/numa/numa_kernel.h"
+#include "tests/numa/numa_runtime.h"
 
 enum { THREADS_MAX = 64, ZONES_MAX = 32, PAGEMAP_PRESENT_BIT = 63, WAIT_TRIES = 200 };
 
@@ -208,21 +206,19 @@ static void check_ring_memory(struct numio_handle *handle, const struct numio_st
 static void check_driver(enum numio_driver driver)
 {
     struct numio_config config;
-    struct numio_runtime *runtime;
-    struct numio_status status;
+    static struct numa_run run;
     numa_must(numio_config_init(&config, sizeof config), "config");
     config.driver = driver;
-    numa_must(numio_runtime_create(&config, &runtime), "create");
-    struct numio_handle *handle = numio_runtime_handle(runtime);
-    numa_must(numio_status(handle, &status), "status");
+    numa_start(&run, &config);
+    struct numio_handle *handle = run.handle;
+    struct numio_status status = run.status;
     check_workers(handle, &status);
     if (strcmp(status.driver, "sqpoll") == 0)
         check_sq_threads(handle, &status);
     else if (driver == NUMIO_DRIVER_SQPOLL)
         numa_skip("SQ threads", "sqpoll cannot be had here");
     check_ring_memory(handle, &status);
-    numa_must(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), "shutdown");
-    numio_runtime_destroy(runtime);
+    numa_stop(&run);
 }
 
 int main(void)
