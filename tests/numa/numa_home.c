@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* A disk's home is the node that sysfs says, and so is that of its character devices and of a file
- * on it; a connection made from a CPU of some node is accepted
- * and handled on that node, with a listener for each node and for each worker. */
+/* A disk's home is the node that sysfs says, or the nearest with memory, and so is that of its
+ * character devices and of a file on it; a connection made from a CPU of some node is accepted and
+ * handled on that node, with a listener for each node and for each worker. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
@@ -73,7 +73,7 @@ static void check_disk(struct numio_handle *handle)
         return;
     }
     kernel_read("/sys/block/nvme0n1/device/numa_node", line);
-    long wanted = strtol(line, NULL, 10);
+    long wanted = kernel_home_of_node((int)strtol(line, NULL, 10));
     check_path(handle, "/dev/nvme0n1", wanted, "a disk's home");
     if (access("/dev/ng0n1", R_OK) == 0) /* since Linux 5.13 */
         check_path(handle, "/dev/ng0n1", wanted, "the home of a disk's character device");

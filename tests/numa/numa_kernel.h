@@ -85,15 +85,12 @@ static inline uint64_t kernel_cpus_of_thread(int tid)
     return set;
 }
 
-/* The node with memory that is nearest to a CPU: its own, if that has any. */
-static inline int kernel_home_of_cpu(int cpu)
+/* The node with memory that is nearest to a node: itself, if it has any. */
+static inline int kernel_home_of_node(int own)
 {
     uint64_t with_memory = kernel_nodes_with_memory();
-    int own = 0, best = -1;
+    int best = -1;
     long best_distance = 0;
-    for (int node = 0; node < KERNEL_NODES_MAX; node++)
-        if (kernel_cpus_of_node(node) >> cpu & 1)
-            own = node;
     char path[128], line[KERNEL_LINE_BYTES];
     (void)snprintf(path, sizeof path, "/sys/devices/system/node/node%d/distance", own); /* fits */
     kernel_read(path, line);
@@ -110,6 +107,16 @@ static inline int kernel_home_of_cpu(int cpu)
         }
     }
     return best < 0 ? 0 : best;
+}
+
+/* The same of a CPU. */
+static inline int kernel_home_of_cpu(int cpu)
+{
+    int own = 0;
+    for (int node = 0; node < KERNEL_NODES_MAX; node++)
+        if (kernel_cpus_of_node(node) >> cpu & 1)
+            own = node;
+    return kernel_home_of_node(own);
 }
 
 /* CPUs of one core with `cpu`, itself included. */
