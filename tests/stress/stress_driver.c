@@ -21,7 +21,14 @@
 #include "tests/driver_harness.h"
 #include "tests/driver_wake.h"
 
-enum { READS = 160, MESSAGES = 10000, QUESTIONS = 20000, FEEDS = 40, SECONDS_MAX = 100 };
+enum {
+    READS = 160,
+    MESSAGES = 10000,
+    QUESTIONS = 20000,
+    FEEDS = 40,
+    SECONDS_MAX = 100,
+    LOOKS_MAX = 2000
+};
 
 struct stress {
     struct nio_driver *driver;
@@ -38,6 +45,18 @@ struct stress {
     struct nio_rng rng;
 };
 
+/* Until the owner sleeps; not without a limit, for it may have ended. */
+static void let_owner_sleep(const struct stress *stress)
+{
+    for (unsigned i = 0; i < LOOKS_MAX; i++) {
+        /* relaxed: any value may be stale by the time of the next message */
+        uint32_t wake = atomic_load_explicit(&stress->driver->wake, memory_order_relaxed);
+        if (wake == NIO_DRIVER_ASLEEP_FUTEX || wake == NIO_DRIVER_ASLEEP_KERNEL)
+            return;
+        (void)sched_yield(); /* cannot fail */
+    }
+}
+
 static void *produce(void *arg)
 {
     struct stress *stress = arg;
@@ -52,7 +71,7 @@ static void *produce(void *arg)
         nio_driver_unpark(stress->driver);
         unsigned pause = nio_rng_below(&rng, 64);
         if (pause == 0)
-            (void)usleep(50); /* long enough for the owner to sleep */
+            let_owner_sleep(stress);
         else if (pause < 8)
             (void)sched_yield();
     }
@@ -67,7 +86,7 @@ static void *reap_behind(void *arg)
         if (nio_driver_reap_for(stress->driver, 8) > 0)
             nio_driver_unpark(stress->driver);
         else
-            (void)usleep(20); /* an idle worker does not look all the time */
+            (void)usleep(20); /* a pace: one that only yields finds nothing under defer */
     }
     return NULL;
 }
