@@ -15,8 +15,10 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,6 +28,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/futex.h"
 #include "runtime/base/mem.h"
+#include "runtime/coro/sanitizer.h"
 #include "runtime/driver/driver.h"
 
 enum {
@@ -155,6 +158,39 @@ static inline unsigned fixture_count_threads(void)
     return fixture_count_entries("/proc/self/task");
 }
 
+/* Whether every thread of this process but the calling one sleeps. */
+static inline bool fixture_others_sleep(void *unused)
+{
+    (void)unused;
+    DIR *dir = opendir("/proc/self/task");
+    cr_assert_not_null(dir);
+    bool do_sleep = true;
+    for (struct dirent *entry; do_sleep && (entry = readdir(dir));) {
+        char path[64], line[128] = "";
+        if (entry->d_name[0] == '.' || strtol(entry->d_name, NULL, 10) == gettid())
+            continue;
+        (void)snprintf(path, sizeof path, "/proc/self/task/%.20s/stat", entry->d_name); /* fits */
+        FILE *file = fopen(path, "re");
+        if (!file)
+            continue; /* it has ended */
+        const char *comm_end = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
+        do_sleep = comm_end && comm_end[1] && comm_end[2] == 'S';
+        (void)fclose(file); /* only read from */
+    }
+    (void)closedir(dir); /* likewise */
+    return do_sleep;
+}
+
+/* AddressSanitizer's allocator, unlike glibc's, takes none of its locks around a fork() (GCC 12):
+ * the child of a moment in which another thread allocates, for example because it has just
+ * started, would wait for that thread for ever. */
+static inline void fixture_await_moment_to_fork(void)
+{
+#ifdef NIO_SANITIZER_ASAN
+    cr_assert(fixture_until(fixture_others_sleep, NULL), "some thread never sleeps");
+#endif
+}
+
 struct fixture_ending {
     int status;
     char output[FIXTURE_OUTPUT_BYTES]; /* what the child wrote to stderr */
@@ -167,9 +203,13 @@ static inline void fixture_in_child(int (*body)(void), struct fixture_ending *re
     size_t length = 0;
     ssize_t n;
     cr_assert_eq(pipe(ends), 0);
+    fixture_await_moment_to_fork();
     pid_t pid = fork();
     cr_assert_geq(pid, 0);
     if (pid == 0) {
+        /* With the test, should that be ended for its time: what outlives it keeps Criterion's
+         * channel open, and Criterion waits. */
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         struct rlimit none = { 0, 0 };
         (void)setrlimit(RLIMIT_CORE, &none); /* only spares the disk */
         (void)dup2(ends[1], STDERR_FILENO);  /* the assertions on the output notice a failure */
