@@ -78,7 +78,7 @@ static const struct field fields[] = {
     FIELD("WORKERS", FIELD_UINT, workers, NULL),
     FIELD("WORKER_PER_PU", FIELD_BOOL, worker_per_pu, NULL),
     FIELD("SHARD_BY", FIELD_WORD, shard_by, "numa package l3"),
-    FIELD("DRIVER", FIELD_WORD, driver, "auto sqpoll defer epoll"),
+    FIELD("DRIVER", FIELD_WORD, driver, "auto sqpoll defer epoll iopoll"),
     FIELD("SQ_THREAD_CPU", FIELD_INT, sq_thread_cpu, NULL),
     FIELD("SQ_IDLE_MS", FIELD_UINT, sq_idle_ms, NULL),
     FIELD("RING_ENTRIES", FIELD_UINT, ring_entries, NULL),
@@ -219,7 +219,7 @@ static int check_enums(const struct numio_config *c)
 {
     if ((unsigned)c->shard_by > NUMIO_SHARD_L3)
         return nio_error(-EINVAL, "shard_by: %d is no enum numio_shard_by", (int)c->shard_by);
-    if ((unsigned)c->driver > NUMIO_DRIVER_EPOLL)
+    if ((unsigned)c->driver > NUMIO_DRIVER_IOPOLL)
         return nio_error(-EINVAL, "driver: %d is no enum numio_driver", (int)c->driver);
     if ((unsigned)c->idle > NUMIO_IDLE_PARK)
         return nio_error(-EINVAL, "idle: %d is no enum numio_idle_policy", (int)c->idle);

@@ -64,6 +64,10 @@ static inline void each_run(enum numio_driver profile, void (*body)(struct nio_d
     {                                                                                              \
         each_run(NUMIO_DRIVER_DEFER, name);                                                        \
     }                                                                                              \
+    Test(suite, name##_iopoll, __VA_ARGS__)                                                        \
+    {                                                                                              \
+        each_run(NUMIO_DRIVER_IOPOLL, name);                                                       \
+    }                                                                                              \
     Test(suite, name##_epoll, __VA_ARGS__)                                                         \
     {                                                                                              \
         each_run(NUMIO_DRIVER_EPOLL, name);                                                        \

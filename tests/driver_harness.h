@@ -22,8 +22,8 @@
 #include "runtime/task/state.h"
 
 static const enum numio_driver harness_profiles[] = { NUMIO_DRIVER_SQPOLL, NUMIO_DRIVER_DEFER,
-                                                      NUMIO_DRIVER_EPOLL };
-static const char *const harness_names[] = { "auto", "sqpoll", "defer", "epoll" };
+                                                      NUMIO_DRIVER_IOPOLL, NUMIO_DRIVER_EPOLL };
+static const char *const harness_names[] = { "auto", "sqpoll", "defer", "epoll", "iopoll" };
 
 static inline void harness_schedule(const struct nio_schedule *self, struct nio_task *task)
 {

@@ -653,9 +653,10 @@ EACH_PROFILE(driver, each_failing_allocation_ends_create_cleanly, .timeout = 60)
             failed++;
             continue;
         }
-        if (has_struck) /* a smaller ring */
-            cr_assert(strstr(nio_driver_reason(other), "128 entries instead of 256"), "%s",
-                      nio_driver_reason(other));
+        if (has_struck) /* a smaller ring, or not the second one */
+            cr_assert(strstr(nio_driver_reason(other), "128 entries instead of 256") ||
+                          strstr(nio_driver_reason(other), "no polled ring"),
+                      "%s", nio_driver_reason(other));
         nio_driver_destroy(other);
         if (!has_struck)
             break;
@@ -707,7 +708,7 @@ static int as_ordinary_user(void)
     if (setrlimit(RLIMIT_MEMLOCK, &small) < 0 || setgid(12345) < 0 || setuid(12345) < 0)
         return 1;
     nio_driver_probe(NUMIO_DRIVER_AUTO, &probe);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < (int)NIO_ARRAY_LEN(harness_profiles); i++) {
         struct nio_driver_options options = harness_options(harness_profiles[i]);
         struct nio_driver *driver;
         struct numio_op op;

@@ -95,3 +95,22 @@ Test(driver_choose, a_small_buffer_is_respected)
                  NUMIO_DRIVER_DEFER);
     cr_assert_eq(small[4], 'e');
 }
+
+Test(driver_choose, iopoll_needs_a_polled_ring_and_a_disk_that_polls)
+{
+    struct nio_driver_probe probe = everything;
+    cr_assert_eq(choose(NUMIO_DRIVER_IOPOLL, &probe, 8, 0, false), NUMIO_DRIVER_DEFER);
+    cr_assert(strstr(reason, "refuses a polled ring"), "%s", reason);
+    probe.has_iopoll = true;
+    cr_assert_eq(choose(NUMIO_DRIVER_IOPOLL, &probe, 8, 0, false), NUMIO_DRIVER_DEFER);
+    cr_assert(strstr(reason, "nvme.poll_queues"), "%s", reason);
+    probe.polls_disk = true;
+    cr_assert_eq(choose(NUMIO_DRIVER_IOPOLL, &probe, 1, 0.5, true), NUMIO_DRIVER_IOPOLL);
+    cr_assert_str_empty(reason);
+    cr_assert_neq(choose(NUMIO_DRIVER_AUTO, &probe, 8, 0, false), NUMIO_DRIVER_IOPOLL);
+    probe.has_defer = false;
+    cr_assert_eq(choose(NUMIO_DRIVER_IOPOLL, &probe, 8, 0, false), NUMIO_DRIVER_SQPOLL);
+    cr_assert(strstr(reason, "DEFER_TASKRUN"), "%s", reason);
+    cr_assert_eq(choose(NUMIO_DRIVER_IOPOLL, &nothing, 8, 0, false), NUMIO_DRIVER_EPOLL);
+    cr_assert(strstr(reason, "a test says so"));
+}

@@ -139,7 +139,7 @@ static void set_filter(struct bench_options *o, const char *pattern)
 static void set_runtime_option(struct bench_options *o, int option, const char *value)
 {
     /* In the order of enum numio_driver and enum numio_idle_policy. */
-    static const char *const drivers[] = { "auto", "sqpoll", "defer", "epoll", NULL };
+    static const char *const drivers[] = { "auto", "sqpoll", "defer", "epoll", "iopoll", NULL };
     static const char *const idles[] = { "balanced", "spin", "park", NULL };
     switch (option) {
     case OPTION_WORKERS:

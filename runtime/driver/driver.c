@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The part of a driver that all profiles share, and the branch to the profile.  A branch and not
- * a table of functions: there are two profiles, a runtime uses one of them, and the processor
- * predicts it.
+ * a table of functions: a runtime uses one profile, and the processor predicts it.
  */
 #include "runtime/driver/driver.h"
 
@@ -20,6 +19,7 @@
 #include "runtime/base/futex.h"
 #include "runtime/base/mem.h"
 #include "runtime/driver/driver_impl.h"
+#include "runtime/driver/polled.h"
 #include "runtime/task/op_done.h"
 
 int nio_driver_base_init(struct nio_driver *driver, enum numio_driver profile)
@@ -66,6 +66,7 @@ int nio_driver_create(const struct nio_driver_options *options, struct nio_drive
     switch (options->profile) {
     case NUMIO_DRIVER_SQPOLL:
     case NUMIO_DRIVER_DEFER:
+    case NUMIO_DRIVER_IOPOLL:
         return nio_uring_create(options, ret_driver);
     case NUMIO_DRIVER_EPOLL:
         return nio_epoll_create(options, ret_driver);
@@ -113,6 +114,8 @@ void nio_driver_submit(struct nio_driver *driver, struct numio_op *op)
         nio_timers_add(&driver->timers, op, nio_now_ns());
     else if (is_epoll(driver))
         nio_epoll_submit(driver, op);
+    else if (NIO_UNLIKELY(driver->polled) && nio_polled_takes(driver->polled, op))
+        nio_polled_submit(driver, op);
     else
         nio_uring_submit(driver, op);
 }
@@ -125,6 +128,8 @@ void nio_driver_cancel(struct nio_driver *driver, struct numio_op *op)
             nio_driver_end(driver, op, -ECANCELED);
     } else if (is_epoll(driver)) {
         nio_epoll_cancel(driver, op);
+    } else if (op->_place == NIO_OP_PLACE_POLLED) {
+        nio_polled_cancel(op);
     } else {
         nio_uring_cancel(driver, op);
     }
@@ -165,9 +170,20 @@ bool nio_driver_has_completions(const struct nio_driver *driver)
     return is_epoll(driver) ? nio_epoll_has_completions(driver) : nio_uring_has_completions(driver);
 }
 
+bool nio_driver_wants_reap(const struct nio_driver *driver)
+{
+    return nio_driver_has_completions(driver) ||
+           (NIO_UNLIKELY(driver->polled) && nio_polled_in_flight(driver->polled) > 0);
+}
+
 unsigned nio_driver_reap(struct nio_driver *driver, unsigned max)
 {
-    return is_epoll(driver) ? nio_epoll_reap(driver, max) : nio_uring_reap(driver, max);
+    if (is_epoll(driver))
+        return nio_epoll_reap(driver, max);
+    unsigned done = 0;
+    if (NIO_UNLIKELY(driver->polled) && nio_polled_in_flight(driver->polled) > 0)
+        done = nio_polled_reap(driver, (max + 1) / 2); /* neither ring can starve the other */
+    return done < max ? done + nio_uring_reap(driver, max - done) : done;
 }
 
 unsigned nio_driver_reap_for(struct nio_driver *driver, unsigned max)
@@ -179,6 +195,8 @@ unsigned nio_driver_reap_for(struct nio_driver *driver, unsigned max)
 unsigned nio_driver_in_flight(const struct nio_driver *driver)
 {
     unsigned inside = driver->ended.count + driver->timers.count;
+    if (NIO_UNLIKELY(driver->polled))
+        inside += nio_polled_in_flight(driver->polled);
     return inside + (is_epoll(driver) ? nio_epoll_in_flight(driver) : nio_uring_in_flight(driver));
 }
 
@@ -329,4 +347,5 @@ void nio_driver_counters(const struct nio_driver *driver, struct nio_driver_coun
     ret->bytes_in = tally_load(&a->bytes_in) + tally_load(&b->bytes_in);
     ret->bytes_out = tally_load(&a->bytes_out) + tally_load(&b->bytes_out);
     ret->reaped_for = tally_load(&b->reaped_for);
+    ret->polled = tally_load(&a->polled);
 }

@@ -5,8 +5,9 @@
  * idle sibling, under the driver's try-lock.  A completion stores the operation's result and wakes
  * its task; what the scheduler does with that wake is not the driver's business.
  *
- * Three profiles share this interface: sqpoll and defer (driver_uring.c) and epoll
- * (driver_epoll.c).  Which one a driver has is fixed when it starts.
+ * Four profiles share this interface: sqpoll and defer (driver_uring.c), iopoll, which is defer
+ * with a second ring (polled.c), and epoll (driver_epoll.c).  Which one a driver has is fixed when
+ * it starts.
  *
  * An operation ends, by nio_op_done(), only within nio_driver_reap(), nio_driver_reap_for() and, as
  * noted there, nio_driver_cancel().
@@ -33,12 +34,14 @@ struct nio_driver_probe {
     bool has_sqpoll;
     bool has_defer; /* SINGLE_ISSUER + DEFER_TASKRUN */
     bool has_ext_arg;
+    bool has_iopoll;  /* a polled ring can be made */
+    bool polls_disk;  /* and some disk has queues for polling */
     int uring_error;  /* why not, a negative errno value, 0 if it can */
     char reason[160]; /* sentence for the status when something is missing, else "" */
 };
 
-/* Tries what matters for the wish: no ring for epoll, and an SQ thread only where one may be
- * wanted. Context: a thread that may block for some milliseconds. */
+/* Tries what matters for the wish: no ring for epoll, an SQ thread only where one may be wanted,
+ * polling for iopoll only.   Context: a thread that may block for some milliseconds. */
 void nio_driver_probe(enum numio_driver wish, struct nio_driver_probe *ret_probe);
 
 /* The profile for a wish on a machine: pure.  Returns it (never AUTO) and, if it is not the wish
@@ -47,6 +50,17 @@ void nio_driver_probe(enum numio_driver wish, struct nio_driver_probe *ret_probe
 int nio_driver_choose(enum numio_driver wish, const struct nio_driver_probe *probe,
                       unsigned allowed_cpus, double cpu_quota, bool sq_shares_core,
                       char *ret_reason, size_t reason_bytes);
+
+/* Of a descriptor, for the profile iopoll. */
+enum nio_fd_kind {
+    NIO_FD_BUFFERED, /* without O_DIRECT, or no file */
+    NIO_FD_UNPOLLED, /* O_DIRECT, but its disk has no queues for polling, or it has no disk */
+    NIO_FD_POLLED
+};
+
+/* Any thread; reads /sys. */
+enum nio_fd_kind nio_fd_kind_of(int fd);
+bool nio_any_disk_polls(void);
 
 struct nio_driver_options {
     enum numio_driver profile; /* not AUTO */
@@ -59,6 +73,7 @@ struct nio_driver_options {
     bool sq_shares_core;  /* the worker must never busy-wait for the SQ thread */
     const int *iowq_cpus; /* real CPUs for io-wq workers, 0: the node's default */
     unsigned iowq_cpu_count;
+    enum nio_fd_kind (*fd_kind)(int fd); /* iopoll: NULL for nio_fd_kind_of() */
     /* epoll: runs fn(arg) on a thread that may block; 0 or a negative errno value.  A pointer,
      * because the blocking pool is a layer above this one. */
     int (*offload)(void *context, void (*fn)(void *arg), void *arg);
@@ -95,6 +110,8 @@ bool nio_driver_is_eager(const struct nio_driver *driver);
 /* Any worker: true when a reap would find something, as far as memory tells without a system
  * call.  Cheap enough for a spin loop. */
 bool nio_driver_has_completions(const struct nio_driver *driver);
+/* Owner: true when a reap would find something, or has to ask the kernel to know (iopoll). */
+bool nio_driver_wants_reap(const struct nio_driver *driver);
 /* Owner: completes up to `max` operations; does not block.  Returns how many. */
 unsigned nio_driver_reap(struct nio_driver *driver, unsigned max);
 /* Sibling: the same for completions that are already posted; 0 if the owner or another sibling
@@ -114,6 +131,7 @@ void nio_driver_unpark(struct nio_driver *driver);
  */
 struct nio_driver_counters {
     uint64_t sqes, cqes, enters, bytes_in, bytes_out, reaped_for;
+    uint64_t polled; /* of the completions: those of the polled ring */
 };
 /* Any thread; values are a moment old. */
 void nio_driver_counters(const struct nio_driver *driver, struct nio_driver_counters *ret);

@@ -55,6 +55,24 @@ static int for_defer(const struct nio_driver_probe *probe, unsigned allowed_cpus
     return NUMIO_DRIVER_EPOLL;
 }
 
+static int for_iopoll(const struct nio_driver_probe *probe, unsigned allowed_cpus,
+                      struct reason reason)
+{
+    if (!probe->has_uring || !probe->has_defer)
+        return for_defer(probe, allowed_cpus, reason);
+    if (probe->has_iopoll && probe->polls_disk)
+        return NUMIO_DRIVER_IOPOLL;
+    if (!probe->has_iopoll)
+        say(reason, "defer, because the kernel refuses a polled ring", probe->reason);
+    else
+        say(reason,
+            "defer, because no disk here has queues for polling: nvme.poll_queues=1 on the "
+            "kernel's "
+            "command line gives them to NVMe disks (/sys/block/*/queue/io_poll is then 1)",
+            "");
+    return NUMIO_DRIVER_DEFER;
+}
+
 /* What keeps AUTO from sqpoll, NULL if nothing does.  On a shared core, with the SQ thread made
  * nicer than its worker, TCP echo is faster than under defer (1 connection: p50 26 against 39 us),
  * but a cached read has to go to the SQ thread's context and back: 5.2 against 1.4 us at depth 1,
@@ -83,6 +101,8 @@ int nio_driver_choose(enum numio_driver wish, const struct nio_driver_probe *pro
         return for_sqpoll(probe, reason);
     case NUMIO_DRIVER_DEFER:
         return for_defer(probe, allowed_cpus, reason);
+    case NUMIO_DRIVER_IOPOLL:
+        return for_iopoll(probe, allowed_cpus, reason);
     case NUMIO_DRIVER_EPOLL:
         return NUMIO_DRIVER_EPOLL;
     case NUMIO_DRIVER_AUTO:

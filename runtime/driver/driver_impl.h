@@ -39,13 +39,14 @@ enum { NIO_DRIVER_REASON_BYTES = 320 };
 
 /* One writer each: see nio_tally_add() and nio_tally_add_shared(). */
 struct nio_driver_tally {
-    _Atomic uint64_t sqes, cqes, enters, bytes_in, bytes_out, reaped_for;
+    _Atomic uint64_t sqes, cqes, enters, bytes_in, bytes_out, reaped_for, polled;
 };
 
 struct nio_driver {
     /* constant after create */
     enum numio_driver profile;
-    int wake_fd; /* eventfd, non-blocking */
+    int wake_fd;               /* eventfd, non-blocking */
+    struct nio_polled *polled; /* iopoll: the second ring, NULL without one */
     char reason[NIO_DRIVER_REASON_BYTES];
 
     /* owner only; `has_ended` and the timers' next_ns are hints that any thread may read */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The ring of one worker, profiles sqpoll and defer.
+/* The ring of one worker, profiles sqpoll, defer and iopoll (which has another: polled.h).
  *
  * Who touches what.  The SQ has one producer, the owner, and no lock.  The CQ is emptied under
  * cq_lock, taken by try only: by the owner for each batch, and by an idle sibling.  A holder copies
@@ -45,6 +45,7 @@
 #include <unistd.h>
 
 #include "runtime/base/assert.h"
+#include "runtime/driver/polled.h"
 #include "runtime/driver/uring.h"
 #include "runtime/task/op_done.h"
 
@@ -247,6 +248,8 @@ void nio_uring_flush(struct nio_driver *driver)
      * SQ thread needs another flush. */
     driver->flush_wanted = !is_taken || (uring->queue.head && free_credits(uring) > 0);
     driver->is_eager = uring->is_sqpoll;
+    if (NIO_UNLIKELY(driver->polled) && !nio_polled_flush(driver))
+        driver->flush_wanted = driver->is_eager = true;
 }
 
 void nio_uring_wait_for_room(struct nio_uring *uring)
@@ -510,6 +513,9 @@ void nio_uring_park(struct nio_driver *driver, int64_t limit_ns)
 {
     struct nio_uring *uring = nio_uring_of(driver);
     limit_ns = nio_uring_cancel_limit(uring, limit_ns);
+    if (NIO_UNLIKELY(driver->polled) && nio_polled_in_flight(driver->polled) > 0 &&
+        nio_polled_park(driver, &limit_ns))
+        return;
     if (!drain_queue(uring) || limit_ns == 0 || driver->ended.head ||
         nio_uring_has_completions(driver)) {
         nio_uring_flush(driver);

@@ -22,6 +22,8 @@ enum nio_op_place {
     NIO_OP_PLACE_QUEUED,           /* waits for a credit or for room in the SQ */
     NIO_OP_PLACE_QUEUED_CANCELLED, /* and leaves the queue at the next reap */
     NIO_OP_PLACE_CANCEL_SENT,      /* in the kernel, which was asked to end it */
+    NIO_OP_PLACE_POLLED,           /* in the polled ring, or waits for it */
+    NIO_OP_PLACE_POLLED_CANCELLED, /* the same, and was asked to end, which the kernel cannot do */
     NIO_OP_PLACE_WAITING,          /* epoll: for its descriptor */
     NIO_OP_PLACE_OFFLOADED         /* epoll: on a thread that may block */
 };

@@ -84,7 +84,11 @@ static void probe_profiles(enum numio_driver wish, struct nio_driver_probe *prob
     probe->has_defer =
         try_ring(IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, NULL, NULL) == 0;
     int error = 0;
-    if (wish != NUMIO_DRIVER_DEFER || !probe->has_defer) {
+    if (wish == NUMIO_DRIVER_IOPOLL && probe->has_defer) {
+        error = try_ring(IORING_SETUP_IOPOLL, NULL, NULL);
+        probe->has_iopoll = error == 0;
+        probe->polls_disk = nio_any_disk_polls();
+    } else if (wish != NUMIO_DRIVER_DEFER || !probe->has_defer) {
         error = try_ring(IORING_SETUP_SQPOLL, NULL, NULL);
         probe->has_sqpoll = error == 0;
     }

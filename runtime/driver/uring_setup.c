@@ -20,6 +20,7 @@
 #include "runtime/base/assert.h"
 #include "runtime/base/error.h"
 #include "runtime/base/mem.h"
+#include "runtime/driver/polled.h"
 #include "runtime/driver/uring.h"
 
 enum {
@@ -139,7 +140,7 @@ static unsigned setup_flags(const struct nio_driver_options *options, bool is_pi
 {
     unsigned flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL |
                      IORING_SETUP_SINGLE_ISSUER;
-    if (options->profile == NUMIO_DRIVER_DEFER)
+    if (options->profile != NUMIO_DRIVER_SQPOLL)
         return flags | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
     flags |= IORING_SETUP_SQPOLL;
     if (is_pinned)
@@ -345,6 +346,11 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
         prefer_worker(uring);
     /* Tried with a wake that the first reap takes: spurious wakes are allowed. */
     uring->has_message = uring->is_sqpoll && nio_uring_send_message(uring) == 0;
+    if (options->profile == NUMIO_DRIVER_IOPOLL &&
+        (error = nio_polled_create(options, &uring->base)) < 0) {
+        nio_uring_destroy(&uring->base);
+        return error;
+    }
     *ret_driver = &uring->base;
     return 0;
 }
@@ -352,6 +358,7 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
 void nio_uring_destroy(struct nio_driver *driver)
 {
     struct nio_uring *uring = nio_uring_of(driver);
+    nio_polled_destroy(driver->polled);
     if (uring->ring.ring_fd >= 0)
         io_uring_queue_exit(&uring->ring);
     nio_driver_base_fini(driver);

@@ -138,6 +138,7 @@ int numio_worker_metrics(struct numio_handle *handle, unsigned index,
         .bytes_in = io.bytes_in,
         .bytes_out = io.bytes_out,
         .cqes_reaped_for_others = io.reaped_for,
+        .cqes_polled = io.polled,
     };
     return 0;
 }
@@ -191,7 +192,7 @@ int numio_node_status(struct numio_handle *handle, unsigned index,
 
 int numio_status(struct numio_handle *handle, struct numio_status *ret_status)
 {
-    static const char *const drivers[] = { "auto", "sqpoll", "defer", "epoll" };
+    static const char *const drivers[] = { "auto", "sqpoll", "defer", "epoll", "iopoll" };
     static const char *const guards[] = { "auto", "guard-install", "mprotect", "canary" };
     static const char *const idles[] = { "balanced", "spin", "park" };
     int rc = resolve_index(&handle, 0, false);

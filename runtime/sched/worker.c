@@ -196,7 +196,7 @@ static unsigned reap_max(const struct nio_worker *worker)
 /* Reaps the own ring; the woken tasks are queued quietly and offered at the end. */
 unsigned nio_reap_own(struct nio_worker *worker)
 {
-    if (!nio_driver_has_completions(worker->driver))
+    if (!nio_driver_wants_reap(worker->driver))
         return 0;
     worker->is_batching = true;
     unsigned reaped = nio_driver_reap(worker->driver, reap_max(worker));

@@ -36,6 +36,8 @@ const char *tool_driver_name(enum numio_driver driver)
         return "sqpoll";
     case NUMIO_DRIVER_DEFER:
         return "defer";
+    case NUMIO_DRIVER_IOPOLL:
+        return "iopoll";
     case NUMIO_DRIVER_EPOLL:
         return "epoll";
     case NUMIO_DRIVER_AUTO:

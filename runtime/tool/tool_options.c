@@ -68,7 +68,7 @@ static const char help_text[] =
     "  --workers N      worker threads; without it one per core         [NUMIO_WORKERS]\n"
     "  --per-pu         a worker on every hardware thread               [NUMIO_WORKER_PER_PU]\n"
     "  --cpus LIST      only these CPUs, as in 0-3,8                    [NUMIO_CPUS]\n"
-    "  --driver NAME    auto, sqpoll, defer or epoll                    [NUMIO_DRIVER]\n"
+    "  --driver NAME    auto, sqpoll, defer, iopoll or epoll            [NUMIO_DRIVER]\n"
     "  --sq-cpu N       the CPU of the SQ thread                        [NUMIO_SQ_THREAD_CPU]\n"
     "  --idle POLICY    balanced, spin or park                          [NUMIO_IDLE]\n"
     "  --seed N         seed of the scheduler's choices                 [NUMIO_RNG_SEED]\n"

@@ -224,6 +224,7 @@ static void check_driver(enum numio_driver driver)
 int main(void)
 {
     check_driver(NUMIO_DRIVER_DEFER);
+    check_driver(NUMIO_DRIVER_IOPOLL);
     check_driver(NUMIO_DRIVER_SQPOLL);
     return numa_end();
 }

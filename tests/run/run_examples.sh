@@ -38,6 +38,17 @@ timeout 20 "$examples/cat" "$work/none" "$work/b" >"$work/got" 2>"$work/err" &&
 cmp "$work/b" "$work/got" || fail "cat: a missing file stops it"
 grep -q "none: No such file" "$work/err" || fail "cat: does not say what is missing"
 
+# direct_read: times of reads past the page cache, where the file system has that.
+dd if="$work/a" of="$work/direct" bs=4096 count=100 oflag=direct status=none 2>"$work/err"
+if [ -s "$work/direct" ]; then
+    timeout 60 "$examples/direct_read" "$work/direct" >"$work/got" 2>&1 ||
+        fail "direct_read: $(cat "$work/got")"
+    grep -qE '^driver [a-z]+: p50 [0-9.]+ us, p99 [0-9.]+ us, p99.9 [0-9.]+ us$' "$work/got" ||
+        fail "direct_read: printed $(cat "$work/got")"
+fi
+timeout 20 "$examples/direct_read" "$work/none" >"$work/got" 2>&1 && fail "direct_read: no file, no error"
+grep -q "none: No such file" "$work/got" || fail "direct_read: does not say what is missing"
+
 # echo_server: many clients at once get back what they sent; a reset and a silent one do no harm.
 port=$((20000 + RANDOM % 12000)) # below the ports that clients get
 "$examples/echo_server" "127.0.0.1:$port" >"$work/server" 2>&1 &

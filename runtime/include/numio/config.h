@@ -20,7 +20,9 @@ enum numio_driver {
     NUMIO_DRIVER_AUTO = 0, /* sqpoll where it pays, else defer, else epoll; the status says why */
     NUMIO_DRIVER_SQPOLL,   /* io_uring; a kernel thread per node reads the submissions */
     NUMIO_DRIVER_DEFER,    /* io_uring; SINGLE_ISSUER + DEFER_TASKRUN */
-    NUMIO_DRIVER_EPOLL     /* readiness and the blocking pool, where io_uring is refused */
+    NUMIO_DRIVER_EPOLL,    /* readiness and the blocking pool, where io_uring is refused */
+    NUMIO_DRIVER_IOPOLL /* defer, and reads and writes with O_DIRECT on disks that have queues for
+                           polling go through a second ring, without interrupts */
 };
 
 /* What a worker without work does. */

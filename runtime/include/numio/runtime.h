@@ -118,6 +118,7 @@ struct numio_worker_metrics {
     uint64_t sqes, cqes, enters; /* operations, completions, io_uring_enter calls */
     uint64_t bytes_in, bytes_out;
     uint64_t cqes_reaped_for_others;
+    uint64_t cqes_polled; /* of the completions: those of the polled ring (driver iopoll) */
 };
 
 /* Counters of worker `index`.   Errors: -EINVAL out of range. */
@@ -152,7 +153,7 @@ struct numio_node_status {
 struct numio_status {
     size_t size;
     unsigned workers, nodes;
-    const char *driver;      /* "sqpoll", "defer", "epoll" */
+    const char *driver;      /* "sqpoll", "defer", "iopoll", "epoll" */
     const char *idle;        /* "balanced", "spin", "park" */
     const char *stack_guard; /* "guard-install", "mprotect", "canary" */
     bool is_emulated;
