@@ -26,11 +26,13 @@ static double now_us(void)
 static int64_t read_blocks(void *arg)
 {
     int64_t n = BLOCK_BYTES, blocks = lseek(fd, 0, SEEK_END) / BLOCK_BYTES;
+    uint64_t chance = 1; /* Knuth's linear congruential generator, MMIX */
     (void)arg;
     void *block = numio_io_buffer_alloc(NULL, NUMIO_NODE_ANY, BLOCK_BYTES);
     for (int i = 0; block && blocks > 0 && n == BLOCK_BYTES && i < READS; i++) {
+        chance = chance * 6364136223846793005 + 1442695040888963407;
         double begin_us = now_us();
-        n = numio_pread(fd, block, BLOCK_BYTES, random() % blocks * BLOCK_BYTES);
+        n = numio_pread(fd, block, BLOCK_BYTES, (int64_t)(chance >> 33) % blocks * BLOCK_BYTES);
         us[i] = now_us() - begin_us;
     }
     if (block)

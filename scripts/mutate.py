@@ -36,6 +36,8 @@ QUEUE_H = "runtime/sched/local_queue.h"
 QUEUE_C = "runtime/sched/local_queue.c"
 LOCK_H = "runtime/base/lock.h"
 PARKER_C = "runtime/sched/parker.c"
+DRIVER_C = "runtime/driver/driver.c"
+URING_C = "runtime/driver/driver_uring.c"
 
 ACQUIRE, RELEASE, ACQ_REL = "memory_order_acquire", "memory_order_release", "memory_order_acq_rel"
 RELAXED, SEQ_CST = "memory_order_relaxed", "memory_order_seq_cst"
@@ -94,6 +96,21 @@ MUTANTS = [
     Mutant("the mailbox's last look", PARKER_C, "void nio_parker_park_unless(",
            "(!mailbox || nio_mpsc_is_empty(mailbox))", "(!mailbox || driver)", "stress_mailbox",
            "native"),
+    Mutant("DW2", DRIVER_C, "void nio_driver_unpark(", "before == NIO_DRIVER_ASLEEP_FUTEX",
+           "before == NIO_DRIVER_NOTIFIED", "stress_driver", "native"),
+    Mutant("DW2", DRIVER_C, "[DW2] seq_cst: what the caller", SEQ_CST, RELAXED, "stress_driver",
+           "tsan"),
+    Mutant("DW3", DRIVER_C, "[DW3] acquire", ACQUIRE, RELAXED, "stress_driver", "tsan"),
+    Mutant("the watch on the eventfd", URING_C, "static bool arm_wake(", "if (uring->wake_armed)",
+           "if (uring->sqes)", "stress_driver", "native"),
+    Mutant("a wake is the owner's", URING_C, "case NIO_TAG_WAKE:", "if (!is_owner)",
+           "if (!is_owner && !batch)", "stress_driver", "native"),
+    Mutant("cq_lock", URING_C, "static unsigned take_batch(", "!nio_lock_try(&uring->cq_lock)",
+           "(!nio_lock_try(&uring->cq_lock) && !uring->cq_mask)", "stress_driver", "native"),
+    Mutant("DU7", URING_C, "static void tell_starved(", "expected = NIO_STARVED_WAITS",
+           "expected = NIO_STARVED_NOT", "stress_driver", "native"),
+    Mutant("DU6", URING_C, "[DU6] seq_cst: before the look", SEQ_CST, RELAXED, "stress_driver",
+           "hidden"),
     Mutant("left", "runtime/start.c", "void nio_join_workers(",
            "wait_until(&handle->left, handle->worker_count);", "", "stress_shutdown", "tsan"),
 ]

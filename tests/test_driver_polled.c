@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "runtime/base/mem.h"
+#include "runtime/driver/polled.h"
 
 enum { BLOCK = 4096, BLOCKS = 64, MANY = 3000, FDS_MAX = 1024 };
 
@@ -87,6 +88,8 @@ Test(driver_polled, what_does_not_belong_there_is_done_by_the_other_ring, .timeo
     cr_assert_eq(polled_by(driver), 0);
     struct nio_driver_counters counters;
     nio_driver_counters(driver, &counters);
+    /* Three here, the first there before, and perhaps the watch on the eventfd. */
+    cr_assert_leq(counters.sqes, 5, "%lu", (unsigned long)counters.sqes);
     cr_assert_eq(counters.bytes_in, 2 * BLOCK);
     cr_assert_eq(counters.bytes_out, BLOCK);
     nio_driver_destroy(driver);
@@ -256,6 +259,93 @@ Test(driver_polled, the_kind_of_a_descriptor_is_what_the_kernel_says, .timeout =
     (void)close(buffered);
     (void)close(ends[0]);
     (void)close(ends[1]);
+}
+
+/* ---- parks, with an operation in flight that no disk will end ----------------------------- */
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec now;
+    cr_assert_eq(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now), 0);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static struct nio_driver *make_busy_driver(void)
+{
+    struct nio_driver *driver = make_driver(NIO_FD_POLLED);
+    driver->polled->in_kernel = 1;
+    driver->polled->quiet_since_ns = nio_now_ns();
+    return driver;
+}
+
+static void destroy_busy_driver(struct nio_driver *driver)
+{
+    driver->polled->in_kernel = 0;
+    nio_driver_destroy(driver);
+}
+
+Test(driver_polled, a_polling_park_ends_at_once_when_unparked, .timeout = 30)
+{
+    struct nio_driver *driver = make_busy_driver();
+    uint64_t best_ns = UINT64_MAX;
+    cr_assert(nio_driver_wants_reap(driver));
+    for (unsigned i = 0; i < 20; i++) { /* one of them without a pause by the machine */
+        driver->polled->quiet_since_ns = nio_now_ns();
+        nio_driver_unpark(driver);
+        uint64_t began_ns = nio_now_ns();
+        nio_driver_park(driver, -1);
+        uint64_t ns = nio_now_ns() - began_ns;
+        best_ns = ns < best_ns ? ns : best_ns;
+    }
+    cr_assert_lt(best_ns, NIO_POLLED_PATIENCE_NS / 2, "%lu ns", (unsigned long)best_ns);
+    destroy_busy_driver(driver);
+}
+
+Test(driver_polled, timers_and_sockets_end_while_it_polls, .timeout = 30)
+{
+    struct nio_driver *driver = make_busy_driver();
+    struct numio_op sleep, read;
+    char byte;
+    int ends[2];
+    cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
+    answer = NIO_FD_BUFFERED;
+    numio_op_timeout(&sleep, 3000000);
+    uint64_t began_ns = nio_now_ns();
+    cr_assert_eq(harness_run(driver, &sleep), -ETIME);
+    cr_assert_lt(nio_now_ns() - began_ns, UINT64_C(3000000000));
+    for (unsigned i = 0; i < 20; i++) {
+        driver->polled->quiet_since_ns = nio_now_ns() - i % 2 * 2 * NIO_POLLED_PATIENCE_NS;
+        numio_op_read(&read, ends[0], &byte, 1, -1);
+        harness_submit(driver, &read);
+        nio_driver_flush(driver);
+        cr_assert_eq(write(ends[1], "x", 1), 1);
+        cr_assert(harness_wait(driver, &read, 5000));
+        cr_assert_eq(read._result, 1);
+    }
+    destroy_busy_driver(driver);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+}
+
+Test(driver_polled, a_disk_that_has_stalled_costs_looks_and_no_core, .timeout = 30)
+{
+    struct nio_driver *driver = make_busy_driver();
+    uint64_t began_ns = nio_now_ns(), used_ns = cpu_ns();
+    while (nio_now_ns() - began_ns < 200000000) {
+        nio_driver_park(driver, -1);
+        cr_assert_eq(nio_driver_reap(driver, 64), 0);
+    }
+    used_ns = cpu_ns() - used_ns;
+    cr_assert_lt(used_ns, 100000000, "%lu ns of CPU in 200 ms", (unsigned long)used_ns);
+    /* The limit of a park holds in both ways of waiting. */
+    for (unsigned i = 0; i < 2; i++) {
+        driver->polled->quiet_since_ns = nio_now_ns() - i * 2 * NIO_POLLED_PATIENCE_NS;
+        began_ns = nio_now_ns();
+        for (uint64_t ns = 0; ns < 500000; ns = nio_now_ns() - began_ns)
+            nio_driver_park(driver, 500000 - (int64_t)ns);
+        cr_assert_lt(nio_now_ns() - began_ns, UINT64_C(2000000000));
+    }
+    destroy_busy_driver(driver);
 }
 
 Test(driver_polled, without_the_second_ring_the_driver_says_so_and_goes_on, .timeout = 60)

@@ -24,8 +24,12 @@ static int without_home(const char *why)
 /* The runtime's node of a result of numio_topology_node_of_*(). */
 static int node_of(const struct numio_handle *handle, int error, uint32_t numa, const char *what)
 {
-    if (error == -ENODATA || error == -ENOENT)
-        return without_home(what);
+    char why[NIO_ERROR_DETAIL_BYTES];
+    if (error == -ENODATA || error == -ENOENT) {
+        /* A copy, because the sentence about to be written has the one that is there in it. */
+        (void)snprintf(why, sizeof why, "%s (%s)", what, numio_strerror_detail()); /* may be cut */
+        return without_home(why);
+    }
     return error < 0 ? error : (int)nio_plan_node_of_numa(handle->plan, numa);
 }
 

@@ -117,6 +117,18 @@ static int64_t write_and_read(void *arg)
     return 0;
 }
 
+/* Bytes read and written, by all workers. */
+static uint64_t bytes_moved(void)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < run.status.workers; i++) {
+        struct numio_worker_metrics metrics;
+        numa_must(numio_worker_metrics(run.handle, i, &metrics), "metrics");
+        sum += metrics.bytes_in + metrics.bytes_out;
+    }
+    return sum;
+}
+
 static uint64_t polled_on(unsigned node, bool want_equal)
 {
     uint64_t sum = 0;
@@ -170,11 +182,15 @@ static void check_polled(int fd, bool is_raw, const char *data_name, const char 
     uint64_t interrupts = count_interrupts();
     uint64_t at_home = polled_on((unsigned)home, true),
              elsewhere = polled_on((unsigned)home, false);
+    uint64_t bytes = bytes_moved();
     unsigned failed = run_at_home(fd);
+    bytes = bytes_moved() - bytes;
     interrupts = count_interrupts() - interrupts;
     at_home = polled_on((unsigned)home, true) - at_home;
     elsewhere = polled_on((unsigned)home, false) - elsewhere;
     numa_check(failed == 0, data_name, "%u of %u tasks", failed, TASKS);
+    numa_check(bytes == operations * BLOCK, "the workers' bytes add up", "%llu, not %llu",
+               (unsigned long long)bytes, (unsigned long long)operations * BLOCK);
     numa_check((!is_raw || interrupts == 0) && at_home == operations && elsewhere == 0, polled_name,
                "%llu interrupts; of %llu operations %llu went through a polled ring of the disk's "
                "node, %llu through one elsewhere",
