@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -479,6 +480,33 @@ static void sibling_reaps_everything(enum numio_driver profile)
     nio_driver_counters(driver, &counters);
     cr_assert_eq(counters.reaped_for, MANY);
     cr_assert_eq(counters.bytes_in, MANY);
+    nio_driver_destroy(driver);
+    (void)close(pipes[0]);
+    (void)close(pipes[1]);
+}
+
+Test(driver, a_sibling_leaves_the_owners_wake_to_the_owner, .timeout = 30)
+{
+    each_require_uring();
+    struct nio_driver_options options = harness_options(NUMIO_DRIVER_SQPOLL);
+    struct nio_driver *driver = each_create(&options);
+    struct numio_op op;
+    int pipes[2];
+    cr_assert_eq(pipe(pipes), 0);
+    numio_op_read(&op, pipes[0], bytes, 1, -1);
+    harness_submit(driver, &op);
+    while (!nio_uring_of(driver)->wake_armed) { /* a park has the ring watch the eventfd */
+        (void)nio_driver_reap(driver, 64);
+        nio_driver_park(driver, 1000000);
+    }
+    (void)nio_driver_reap(driver, 64);
+    cr_assert_eq(eventfd_write(driver->wake_fd, 1), 0); /* as if the owner slept */
+    while (!nio_driver_has_completions(driver))
+        (void)sched_yield();
+    cr_assert_eq(nio_driver_reap_for(driver, 8), 0);
+    cr_assert(nio_driver_has_completions(driver), "the sibling has taken the wake");
+    cr_assert_eq(write(pipes[1], "x", 1), 1);
+    cr_assert(harness_wait(driver, &op, 5000));
     nio_driver_destroy(driver);
     (void)close(pipes[0]);
     (void)close(pipes[1]);

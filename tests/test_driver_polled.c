@@ -167,6 +167,10 @@ Test(driver_polled, what_still_waits_is_cancelled_and_the_rest_ends_by_itself, .
     cr_assert_geq(cancelled, (MANY - 128) / 2, "%u: what is not in the SQ has not begun",
                   cancelled);
     cr_assert_eq(nio_state_refs(nio_state_load(&harness_task)), 1);
+    /* Twice those that went on, where the kernel sends them back, and not one that waited. */
+    struct nio_driver_counters counters;
+    nio_driver_counters(driver, &counters);
+    cr_assert_leq(counters.sqes, MANY + 200, "%lu", (unsigned long)counters.sqes);
     nio_driver_destroy(driver);
     (void)close(fd);
 }
@@ -313,15 +317,20 @@ Test(driver_polled, timers_and_sockets_end_while_it_polls, .timeout = 30)
     uint64_t began_ns = nio_now_ns();
     cr_assert_eq(harness_run(driver, &sleep), -ETIME);
     cr_assert_lt(nio_now_ns() - began_ns, UINT64_C(3000000000));
-    for (unsigned i = 0; i < 20; i++) {
-        driver->polled->quiet_since_ns = nio_now_ns() - i % 2 * 2 * NIO_POLLED_PATIENCE_NS;
+    uint64_t best_ns = UINT64_MAX; /* of those that are waited for by polling */
+    for (unsigned i = 0; i < 40; i++) {
+        began_ns = nio_now_ns();
+        driver->polled->quiet_since_ns = began_ns - i % 2 * 2 * NIO_POLLED_PATIENCE_NS;
         numio_op_read(&read, ends[0], &byte, 1, -1);
         harness_submit(driver, &read);
         nio_driver_flush(driver);
         cr_assert_eq(write(ends[1], "x", 1), 1);
         cr_assert(harness_wait(driver, &read, 5000));
         cr_assert_eq(read._result, 1);
+        uint64_t ns = nio_now_ns() - began_ns;
+        best_ns = i % 2 == 0 && ns < best_ns ? ns : best_ns;
     }
+    cr_assert_lt(best_ns, NIO_POLLED_PATIENCE_NS / 2, "%lu ns", (unsigned long)best_ns);
     destroy_busy_driver(driver);
     (void)close(ends[0]);
     (void)close(ends[1]);
