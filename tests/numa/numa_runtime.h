@@ -18,6 +18,10 @@ struct numa_run {
 /* Defaults, but for what `config` says if it is not NULL; ends the program if it cannot start. */
 static inline void numa_start(struct numa_run *run, const struct numio_config *config)
 {
+    if (sysconf(_SC_NPROCESSORS_CONF) > KERNEL_CPUS_MAX) {
+        numa_skip("everything", "sets of CPUs have 64 bits here: numio numa-check is for this one");
+        exit(77);
+    }
     numa_must(numio_runtime_create(config, &run->runtime), "create");
     run->handle = numio_runtime_handle(run->runtime);
     numa_must(numio_status(run->handle, &run->status), "status");
