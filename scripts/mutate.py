@@ -109,6 +109,13 @@ MUTANTS = [
            "    if (!driver)\n        tell_starved(uring);", "stress_driver", "native"),
     Mutant("DU6", URING_C, "[DU6] seq_cst: before the look", SEQ_CST, RELAXED, "stress_driver",
            "hidden"),
+    Mutant("DL1", "runtime/task/op_done.c", "[DL1] release", RELEASE, RELAXED, "stress_deadline",
+           "tsan"),
+    Mutant("a deadline's way back", "runtime/sched/deadline.c", "static bool take_back(",
+           "->index != nio_op_worker(timer)", "->index > 1000", "stress_deadline", "native"),
+    Mutant("a deadline's cancel", "runtime/sched/run.c", "static bool hold_coroutine(",
+           "(NIO_STATE_CANCELLED | NIO_STATE_LATE)", "NIO_STATE_CANCELLED", "stress_deadline",
+           "native"),
     Mutant("left", "runtime/start.c", "void nio_join_workers(",
            "wait_until(&handle->left, handle->worker_count);", "", "stress_shutdown", "tsan"),
 ]

@@ -92,6 +92,8 @@ int64_t numio_block_in_place(int64_t (*fn)(void *arg), void *arg)
         return nio_error(-EDEADLK, "block_in_place: a future's poll cannot suspend");
     if (!co)
         return fn(arg);
+    if (nio_co_stop(co) == -ETIMEDOUT)
+        return -ETIMEDOUT;
     struct numio_join *join;
     int rc = numio_spawn_blocking_at(co->task.site, NULL, fn, arg, NULL, &join);
     if (rc < 0)

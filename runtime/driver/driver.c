@@ -135,6 +135,11 @@ void nio_driver_cancel(struct nio_driver *driver, struct numio_op *op)
     }
 }
 
+bool nio_driver_take_timer(struct nio_driver *driver, struct numio_op *op)
+{
+    return nio_timers_remove(&driver->timers, op);
+}
+
 void nio_driver_flush(struct nio_driver *driver)
 {
     if (!is_epoll(driver)) /* the epoll profile tries at once and keeps nothing back */
@@ -192,12 +197,15 @@ unsigned nio_driver_reap_for(struct nio_driver *driver, unsigned max)
     return is_epoll(driver) ? 0 : nio_uring_reap_for(driver, max);
 }
 
+unsigned nio_driver_in_kernel(const struct nio_driver *driver)
+{
+    unsigned polled = NIO_UNLIKELY(driver->polled) ? nio_polled_in_flight(driver->polled) : 0;
+    return polled + (is_epoll(driver) ? nio_epoll_in_flight(driver) : nio_uring_in_flight(driver));
+}
+
 unsigned nio_driver_in_flight(const struct nio_driver *driver)
 {
-    unsigned inside = driver->ended.count + driver->timers.count;
-    if (NIO_UNLIKELY(driver->polled))
-        inside += nio_polled_in_flight(driver->polled);
-    return inside + (is_epoll(driver) ? nio_epoll_in_flight(driver) : nio_uring_in_flight(driver));
+    return driver->ended.count + driver->timers.count + nio_driver_in_kernel(driver);
 }
 
 static void set_has_ended(struct nio_driver *driver)
@@ -228,7 +236,10 @@ unsigned nio_driver_reap_local(struct nio_driver *driver, unsigned max)
     uint64_t now_ns = nio_now_ns();
     struct numio_op *op;
     while (done < max && (op = nio_timers_take_due(&driver->timers, now_ns))) {
-        nio_op_done(op, -ETIME);
+        if (NIO_UNLIKELY(op->_flags & NIO_OP_DEADLINE))
+            nio_op_strike(op);
+        else
+            nio_op_done(op, -ETIME);
         done++;
     }
     return done;

@@ -99,6 +99,9 @@ void nio_driver_submit(struct nio_driver *driver, struct numio_op *op);
  * completes exactly once; the call keeps no pointer to it beyond its completion.  With hundreds of
  * cancels on their way it first reaps, and so may complete any operation, this one included. */
 void nio_driver_cancel(struct nio_driver *driver, struct numio_op *op);
+/* Owner: takes a timeout that was submitted here back, which then never completes.  False: its time
+ * has come, it has been or will be completed. */
+NIO_NODISCARD bool nio_driver_take_timer(struct nio_driver *driver, struct numio_op *op);
 /* Owner: publishes what was submitted, waking the SQ thread if it sleeps. */
 void nio_driver_flush(struct nio_driver *driver);
 /* Owner: true when flush has something to do.  One load. */
@@ -119,6 +122,8 @@ unsigned nio_driver_reap(struct nio_driver *driver, unsigned max);
 unsigned nio_driver_reap_for(struct nio_driver *driver, unsigned max);
 /* Owner: operations submitted and not yet completed, the queued ones included. */
 unsigned nio_driver_in_flight(const struct nio_driver *driver);
+/* Owner: the same without timeouts, and without what has ended. */
+unsigned nio_driver_in_kernel(const struct nio_driver *driver);
 
 /* Owner: flushes, then blocks until a completion is posted, nio_driver_unpark() was called (also
  * before: it is remembered), a signal came, or `timeout_ns` passed (negative: no limit).  Does not

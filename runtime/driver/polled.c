@@ -17,7 +17,8 @@ enum {
     POLLED_ENTRIES = 128,
     POLLED_CQ_ENTRIES = 1024, /* an NVMe queue has 1,023 at most as Linux uses it */
     POLLED_BATCH = 64,
-    KNOWN_FIRST = 64, /* the table of descriptors grows from here by doubling */
+    KNOWN_FIRST = 64,    /* the table of descriptors grows from here by doubling ... */
+    KNOWN_MAX = 1 << 20, /* ... to here; those beyond are asked for each time */
     /* What is known of a descriptor: the answer in the upper bit, and for how many operations more
      * it is believed.  One without O_DIRECT is asked again soon, since that costs one cheap system
      * call; the others cost reads of files in /sys. */
@@ -81,7 +82,9 @@ static bool make_known_room(struct nio_polled *polled, unsigned fd)
 
 static bool is_polled_fd(struct nio_polled *polled, int fd)
 {
-    if (fd < 0 || ((unsigned)fd >= polled->known_room && !make_known_room(polled, (unsigned)fd)))
+    if (NIO_UNLIKELY(fd < 0 || fd >= KNOWN_MAX))
+        return fd >= 0 && polled->fd_kind(fd) == NIO_FD_POLLED;
+    if ((unsigned)fd >= polled->known_room && !make_known_room(polled, (unsigned)fd))
         return false;
     uint16_t *known = &polled->known[fd];
     if ((*known & KNOWN_COUNT) == 0) {

@@ -48,11 +48,12 @@ int numio_yield_now(void)
         return nio_error(-EINVAL, "numio_yield_now: not called from a coroutine");
     if (NIO_UNLIKELY(!nio_is_own_process(nio_worker_current()->handle)))
         return nio_refuse_forked_child();
-    if (NIO_UNLIKELY(nio_state_is_cancelled(&co->task)))
-        return -ECANCELED;
+    int stop = nio_co_stop(co);
+    if (NIO_UNLIKELY(stop))
+        return stop;
     co->task.flags |= NIO_TASK_YIELDED;
     nio_co_suspend(co);
-    return NIO_UNLIKELY(nio_state_is_cancelled(&co->task)) ? -ECANCELED : 0;
+    return nio_co_stop(co);
 }
 
 size_t numio_stack_high_water(void)
@@ -86,8 +87,9 @@ int64_t numio_op_await(struct numio_op *op)
         return nio_refuse_forked_child();
     struct nio_task *task = &co->task;
     bool is_close = opcode_of(op) == IORING_OP_CLOSE;
-    if (NIO_UNLIKELY(nio_state_is_cancelled(task)) && !is_close)
-        return -ECANCELED;
+    int stop = nio_co_stop(co);
+    if (NIO_UNLIKELY(stop) && !is_close)
+        return stop;
     op->_task = task;
     op->_driver = worker->driver;
     op->_state = NIO_OP_STARTED;
@@ -104,8 +106,10 @@ int64_t numio_op_await(struct numio_op *op)
     task->flags &= (uint8_t)~NIO_TASK_SHIELDED;
     co->op = NULL;
     int32_t result = op->_result;
-    if (NIO_LIKELY(!nio_state_is_cancelled(task)) || is_close)
+    if (NIO_LIKELY(!nio_state_is_stopped(task)) || is_close)
         return result;
+    if (!nio_state_is_cancelled(task)) /* late: what it brought all the same is the caller's */
+        return result == -EINTR || result == -ECANCELED ? -ETIMEDOUT : result;
     if (result >= 0 && nio_op_makes_fd(op)) {
         (void)close(result); /* came too late for the aborted task */
         return -ECANCELED;

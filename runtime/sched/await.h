@@ -5,7 +5,10 @@
 #ifndef NIO_SCHED_AWAIT_H
 #define NIO_SCHED_AWAIT_H
 
+#include <numio/deadline.h>
+
 #include "runtime/sched/worker.h"
+#include "runtime/task/state.h"
 
 /* The running coroutine, NULL outside of one. */
 struct nio_co *nio_co_current(void);
@@ -17,6 +20,14 @@ static NIO_ALWAYS_INLINE void nio_co_suspend(struct nio_co *co)
 }
 /* Spends one unit of the coop budget; lets others run first when it is used up. */
 void nio_co_charge(struct nio_co *co);
+
+/* Why the coroutine should not begin to wait: -ECANCELED, -ETIMEDOUT, or 0. */
+int nio_co_stop_late(const struct nio_co *co);
+static NIO_ALWAYS_INLINE int nio_co_stop(const struct nio_co *co)
+{
+    bool may_stop = nio_state_is_stopped(&co->task) || co->deadline;
+    return NIO_UNLIKELY(may_stop) ? nio_co_stop_late(co) : 0;
+}
 
 /* Owner of the operation's ring: asks the kernel to end it. */
 void nio_op_send_cancel(struct nio_worker *worker, struct numio_op *op);

@@ -65,10 +65,10 @@ static int refuse_second_waiter(void)
     return nio_error(-EBUSY, "join: somebody else is waiting on the same handle");
 }
 
-/* True if the coroutine was aborted and may stop waiting. */
-static bool heeds_abort(const struct nio_co *co)
+/* Why the coroutine may stop waiting: -ECANCELED, -ETIMEDOUT, or 0. */
+static int heeds(const struct nio_co *co)
 {
-    return nio_state_is_cancelled(&co->task) && !(co->task.flags & NIO_TASK_SHIELDED);
+    return co->task.flags & NIO_TASK_SHIELDED ? 0 : nio_co_stop(co);
 }
 
 /* Waits in the calling coroutine.  0 once the task is complete. */
@@ -80,8 +80,9 @@ static int wait_in_coroutine(struct nio_co *co, struct nio_task *task)
         nio_co_charge(co);
         return 0;
     }
-    if (heeds_abort(co))
-        return -ECANCELED;
+    int stop = heeds(co);
+    if (stop)
+        return stop;
     nio_run_joined(nio_worker_current(), task);
     if (is_complete(task))
         return 0;
@@ -94,10 +95,10 @@ static int wait_in_coroutine(struct nio_co *co, struct nio_task *task)
     }
     co->task.wait_kind = NIO_WAIT_JOIN;
     while (!is_complete(task)) { /* until woken by the completer; other wakes are strays */
-        if (heeds_abort(co) && nio_state_unset_join_waker(task)) {
+        if ((stop = heeds(co)) != 0 && nio_state_unset_join_waker(task)) {
             nio_task_unref(&co->task);
             co->task.wait_kind = NIO_WAIT_WAKE;
-            return -ECANCELED;
+            return stop;
         }
         nio_co_suspend(co);
     }

@@ -148,12 +148,26 @@ static NIO_ALWAYS_INLINE void run_future(struct nio_worker *worker, struct nio_t
     }
 }
 
+/* Its timer stands in memory that is about to go. */
+static _Noreturn NIO_COLD void left_a_deadline(const struct nio_co *co)
+{
+    (void)fprintf(
+        stderr,
+        "numio: coroutine '%s' spawned at %s:%d returned without numio_deadline_pop() for "
+        "each numio_deadline_push()\n",
+        co->task.name ? co->task.name : "", co->task.site->file,
+        co->task.site->line); /* nothing to do if it fails */
+    abort();
+}
+
 static void coroutine_entry(void *arg)
 {
     struct nio_co *co = arg;
     int64_t result = co->task.entry.run(co->task.with.arg);
     co->task.with.result = result;
     co->task.flags |= NIO_TASK_FINISHED;
+    if (NIO_UNLIKELY(co->deadline != NULL))
+        left_a_deadline(co);
     nio_coro_switch_last(&co->coro, nio_worker_current()->host);
 }
 
@@ -184,7 +198,7 @@ static bool hold_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_
     }
     if (task->wait_kind != NIO_WAIT_OP || (before & NIO_STATE_OP_DONE))
         return false;
-    if ((before & NIO_STATE_CANCELLED) &&
+    if ((before & (NIO_STATE_CANCELLED | NIO_STATE_LATE)) &&
         !(task->flags & (NIO_TASK_SHIELDED | NIO_TASK_OP_CANCELLED))) {
         if (co->op->_driver != worker->driver) {
             struct nio_worker *elsewhere = worker->handle->workers[nio_op_worker(co->op)];
@@ -243,6 +257,9 @@ static NIO_ALWAYS_INLINE void run_coroutine(struct nio_worker *worker, struct ni
         co->stack = NULL;
         nio_stack_free(&worker->stack_pool, stack);
         complete(worker, task);
+    } else if (NIO_UNLIKELY(task->flags & NIO_TASK_VISITS)) {
+        task->flags &= (uint8_t)~NIO_TASK_VISITS;
+        nio_schedule_mailbox(worker->handle->workers[nio_op_worker(&co->deadline->_timer)], task);
     } else {
         pause_task(worker, task);
     }

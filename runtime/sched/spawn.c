@@ -242,6 +242,7 @@ static void fill_coroutine(struct nio_task *task, int64_t (*fn)(void *arg), void
     task->with.arg = arg;
     co->stack = NULL;
     co->op = NULL;
+    co->deadline = NULL;
     co->coro = (struct nio_coro){ 0 };
 }
 

@@ -54,7 +54,7 @@ bool nio_may_spin(const struct nio_worker *worker)
 {
     if (!worker->can_spin || worker->handle->config.idle == NUMIO_IDLE_PARK)
         return false;
-    if (worker->handle->sq_shares_core && nio_driver_in_flight(worker->driver) > 0)
+    if (worker->handle->sq_shares_core && nio_driver_in_kernel(worker->driver) > 0)
         return false; /* the SQ thread needs the core to finish them */
     return true;
 }

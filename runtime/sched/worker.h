@@ -44,10 +44,10 @@ static inline uint64_t nio_counter(const _Atomic uint64_t *counter)
 /* A coroutine's control block: what stands in its cell. */
 struct nio_co {
     struct nio_task task;
-    struct nio_coro coro;     /* its suspended context */
-    struct nio_stack *stack;  /* constant until it has ended */
-    struct numio_op *op;      /* what it waits for with NIO_WAIT_OP */
-    struct nio_task *joining; /* what it waits for with NIO_WAIT_JOIN */
+    struct nio_coro coro;            /* its suspended context */
+    struct nio_stack *stack;         /* constant until it has ended */
+    struct numio_op *op;             /* what it waits for with NIO_WAIT_OP */
+    struct numio_deadline *deadline; /* its innermost scope, NULL without one */
 };
 
 /* A chain of tasks that only this worker runs, oldest first. */

@@ -32,6 +32,17 @@ void nio_op_done(struct numio_op *op, int32_t result)
     nio_wake_act(task, nio_state_wake_by_value(task));
 }
 
+void nio_op_strike(struct numio_op *timer)
+{
+    struct nio_task *task = timer->_task;
+    enum nio_wake_action action = nio_state_wake_late(task);
+    /* [DL1] release: the last access to the timer, whose memory is the task's from here on.  Pairs
+     * with [OD2]. */
+    atomic_store_explicit(state_of(timer), NIO_OP_DONE, memory_order_release);
+    /* Only if it is to be queued is the task touched again, and then it is the caller's. */
+    nio_wake_act(task, action);
+}
+
 bool nio_op_is_done(const struct numio_op *op)
 {
     /* [OD2] acquire: sees _result.  Pairs with [OD1]. */

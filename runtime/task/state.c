@@ -129,6 +129,11 @@ enum nio_wake_action nio_state_cancel(struct nio_task *task)
     return action_of(wake(task, NIO_STATE_CANCELLED, 0, 0));
 }
 
+enum nio_wake_action nio_state_wake_late(struct nio_task *task)
+{
+    return action_of(wake(task, NIO_STATE_LATE, 0, 0));
+}
+
 enum nio_wake_action nio_state_cancel_owned(struct nio_task *task)
 {
     /* relaxed: the CAS below re-reads it */

@@ -17,9 +17,11 @@
  *                  a second wake); the owner of a task that waited notes it in the task's flags
  *       WAKER_MOVED    a join waker has been taken back at least once
  *       ON_POOL    a blocking function runs
+ *       LATE       a deadline of the coroutine has passed: sched/deadline.c
  * and above them the reference count.
  *
- * Who may set what: any thread wakes, cancels and sets OP_DONE; the owner ends the poll or the
+ * Who may set what: any thread wakes, cancels, sets OP_DONE and LATE; the running coroutine clears
+ * LATE; the owner ends the poll or the
  * task; the holder of the join handle owns JOIN_INTEREST, JOIN_WAKER and WAKER_MOVED while the task
  * is not complete.
  *
@@ -42,7 +44,8 @@
 #define NIO_STATE_OP_DONE (UINT64_C(1) << 6)
 #define NIO_STATE_WAKER_MOVED (UINT64_C(1) << 7)
 #define NIO_STATE_ON_POOL (UINT64_C(1) << 8)
-#define NIO_STATE_REF (UINT64_C(1) << 9) /* one reference */
+#define NIO_STATE_LATE (UINT64_C(1) << 9)
+#define NIO_STATE_REF (UINT64_C(1) << 10) /* one reference */
 
 enum nio_wake_action {
     NIO_WAKE_NOTHING = 0, /* somebody else owns it, or it has ended */
@@ -137,6 +140,14 @@ NIO_NODISCARD enum nio_wake_action nio_state_cancel(struct nio_task *task);
 /* The same by the owner of the cell's stripe, who holds no reference: leaves a free cell and a
  * complete task alone. */
 NIO_NODISCARD enum nio_wake_action nio_state_cancel_owned(struct nio_task *task);
+/* A deadline has passed: sets LATE and wakes.  The worker that has the timer. */
+NIO_NODISCARD enum nio_wake_action nio_state_wake_late(struct nio_task *task);
+/* The running coroutine, which has the struck timer back. */
+static inline void nio_state_clear_late(struct nio_task *task)
+{
+    /* relaxed: [DL1] has ordered what set it */
+    (void)atomic_fetch_and_explicit(&task->state, ~NIO_STATE_LATE, memory_order_relaxed);
+}
 
 void nio_state_ref(struct nio_task *task);
 /* True: that was the last reference. */
@@ -178,6 +189,14 @@ static inline bool nio_state_is_cancelled(const struct nio_task *task)
 {
     /* relaxed: a hint; whoever missed it is woken by the abort and looks again */
     return (atomic_load_explicit(&task->state, memory_order_relaxed) & NIO_STATE_CANCELLED) != 0;
+}
+
+/* Whether the running coroutine should stop waiting, for either reason. */
+static inline bool nio_state_is_stopped(const struct nio_task *task)
+{
+    /* relaxed: as above */
+    return (atomic_load_explicit(&task->state, memory_order_relaxed) &
+            (NIO_STATE_CANCELLED | NIO_STATE_LATE)) != 0;
 }
 
 /* What a thread that holds a reference may know: sees the result once COMPLETE is set. */

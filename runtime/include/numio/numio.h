@@ -8,6 +8,7 @@
 #include <numio/arena.h>
 #include <numio/base.h>
 #include <numio/config.h>
+#include <numio/deadline.h>
 #include <numio/error.h>
 #include <numio/io.h>
 #include <numio/net.h>

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* numio/deadline.h: a limit in time for everything that a coroutine awaits.
+ *
+ * A scope begins with numio_deadline_push() and ends with numio_deadline_pop().  When its time has
+ * passed, the call that the coroutine awaits is cancelled in the kernel and returns -ETIMEDOUT once
+ * nothing of it is in flight; calls that follow within the scope return -ETIMEDOUT at once.  What
+ * had ended by then keeps its result: nothing that arrived is lost.  Scopes nest, and an inner one
+ * never outlasts its outer.
+ *
+ *     struct numio_deadline deadline;
+ *     int rc = numio_deadline_push(&deadline, 5000000000);
+ *     ...
+ *     int64_t n = numio_recv_all(fd, request, sizeof request, 0);  // -ETIMEDOUT after five seconds
+ *     ...
+ *     numio_deadline_pop(&deadline);
+ *
+ * It holds for every call of <numio/io.h> but numio_close(), for numio_join_await() (the join
+ * handle is kept), numio_yield_now() and numio_block_in_place(), which does not begin any more, but
+ * waits for a function that has begun.  A read or write that the kernel cannot cancel, such as one
+ * of a disk, ends when it ends.  An abort comes first: -ECANCELED.  Futures have
+ * numio_op_timeout().
+ *
+ * A scope costs one timer, whatever the number of calls in it; nothing is allocated.
+ */
+#ifndef NUMIO_DEADLINE_H
+#define NUMIO_DEADLINE_H
+
+#include <numio/op.h>
+
+NUMIO_BEGIN_DECLS
+
+/* All fields are private; on the coroutine's stack or in other memory of its own. */
+struct numio_deadline {
+    struct numio_op _timer; /* its worker's until it has struck or was taken back */
+    struct numio_deadline *_outer;
+    uint64_t _at_ns;
+};
+
+/* Begins a scope that ends, at the latest, `timeout_ns` from now; 0: it has ended.
+ * Context: a coroutine; never suspends.
+ * Owns:    `deadline` belongs to the runtime until it is popped, which must happen before its
+ *          memory goes and before the coroutine returns: else the process is ended with a message.
+ * Errors:  -EINVAL not in a coroutine. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_deadline_push(struct numio_deadline *deadline,
+                                                     uint64_t timeout_ns);
+
+/* Ends the innermost scope.
+ * Context: the coroutine that pushed it, also when it was aborted; suspends if the coroutine has
+ *          moved to another worker since, to take the timer back there.
+ * Returns: 0; -ETIMEDOUT its time has passed.
+ * Errors:  -EINVAL it is not the innermost scope of the calling coroutine. */
+NUMIO_EXPORT int numio_deadline_pop(struct numio_deadline *deadline);
+
+/* Nanoseconds until the innermost scope ends, 0 if it has; INT64_MAX without one.
+ * Context: a coroutine, else INT64_MAX; never suspends. */
+NUMIO_EXPORT int64_t numio_deadline_left(void);
+
+NUMIO_END_DECLS
+
+#endif

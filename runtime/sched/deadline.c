@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* Deadline scopes of coroutines.
+ *
+ * Whoever begins to wait compares the clock with the end of its innermost scope (nio_co_stop()).
+ * What is being waited for when the time passes is ended by a timer: each scope that ends before
+ * its outer one has one in the heap of the worker that pushed it.  There it strikes: the worker
+ * sets LATE in the task's state word with a wake, run.c cancels the operation that the coroutine
+ * waits for, as for an abort, and the await returns -ETIMEDOUT.  The pop of a scope that was struck
+ * clears LATE; if it was an outer one's as well, the clock says the same from there on.
+ *
+ * The timer lies in the memory of the coroutine, which may run elsewhere by now, and is the
+ * worker's.  `_timer._state` says whose it is:
+ *
+ *   STARTED  the worker's: it stands in the heap, or is being struck
+ *   DONE     the coroutine's: the worker stores it after its last access [DL1]
+ *   FRESH    the coroutine's: never armed
+ *
+ * Pop wants it back.  On the same worker it takes it from the heap.  On another it goes there: the
+ * task flag VISITS makes the loop send the suspended task to the mailbox of the timer's worker,
+ * where it goes on; there the timer either stands in the heap or has struck, and nobody else is at
+ * it.  A coroutine that stays where it was, as most do, never travels.
+ */
+#include <errno.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/error.h"
+#include "runtime/sched/await.h"
+#include "runtime/task/op_done.h"
+
+int numio_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns)
+{
+    struct nio_co *co = nio_co_current();
+    if (!co)
+        return nio_error(-EINVAL, "deadline: pushed outside of a coroutine");
+    struct nio_worker *worker = nio_worker_current();
+    if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
+        return nio_refuse_forked_child();
+    uint64_t now_ns = nio_now_ns();
+    uint64_t at_ns = timeout_ns < UINT64_MAX - now_ns ? now_ns + timeout_ns : UINT64_MAX;
+    struct numio_deadline *outer = co->deadline;
+    numio_op_timeout(&deadline->_timer, timeout_ns);
+    deadline->_outer = outer;
+    deadline->_at_ns = at_ns;
+    co->deadline = deadline;
+    if (outer && outer->_at_ns <= at_ns) {
+        deadline->_at_ns = outer->_at_ns; /* whose timer strikes for both */
+    } else if (timeout_ns > 0) {
+        deadline->_timer._task = &co->task;
+        deadline->_timer._flags = worker->index << NIO_OP_WORKER_SHIFT | NIO_OP_DEADLINE;
+        deadline->_timer._state = NIO_OP_STARTED;
+        nio_driver_submit(worker->driver, &deadline->_timer);
+    }
+    return 0;
+}
+
+/* Gets the scope's timer back from its worker.  True: it has struck. */
+static bool take_back(struct nio_co *co, struct numio_op *timer)
+{
+    if (timer->_task == NULL)
+        return false; /* never armed */
+    if (nio_op_is_done(timer))
+        return true;
+    if (nio_worker_current()->index != nio_op_worker(timer)) {
+        co->task.flags |= NIO_TASK_VISITS;
+        nio_co_suspend(co);
+    }
+    struct nio_worker *worker = nio_worker_current();
+    NIO_ASSERT(worker->index == nio_op_worker(timer));
+    bool is_armed = nio_driver_take_timer(worker->driver, timer);
+    NIO_ASSERT(is_armed || nio_op_is_done(timer)); /* on its thread it is never half struck */
+    return !is_armed;
+}
+
+int numio_deadline_pop(struct numio_deadline *deadline)
+{
+    struct nio_co *co = nio_co_current();
+    if (!co || !deadline || co->deadline != deadline)
+        return nio_error(-EINVAL, "deadline: popped one that is not the innermost scope of the "
+                                  "calling coroutine");
+    if (NIO_UNLIKELY(!nio_is_own_process(nio_worker_current()->handle)))
+        return nio_refuse_forked_child();
+    if (take_back(co, &deadline->_timer))
+        nio_state_clear_late(&co->task);
+    co->deadline = deadline->_outer;
+    return nio_now_ns() >= deadline->_at_ns ? -ETIMEDOUT : 0;
+}
+
+int64_t numio_deadline_left(void)
+{
+    const struct nio_co *co = nio_co_current();
+    if (!co || !co->deadline)
+        return INT64_MAX;
+    uint64_t at_ns = co->deadline->_at_ns, now_ns = nio_now_ns();
+    if (now_ns >= at_ns)
+        return 0;
+    return at_ns - now_ns < INT64_MAX ? (int64_t)(at_ns - now_ns) : INT64_MAX;
+}
+
+int nio_co_stop_late(const struct nio_co *co)
+{
+    if (nio_state_is_cancelled(&co->task))
+        return -ECANCELED;
+    return co->deadline && nio_now_ns() >= co->deadline->_at_ns ? -ETIMEDOUT : 0;
+}
