@@ -22,7 +22,7 @@ static NIO_ALWAYS_INLINE void nio_co_suspend(struct nio_co *co)
 void nio_co_charge(struct nio_co *co);
 
 /* Why the coroutine should not begin to wait: -ECANCELED, -ETIMEDOUT, or 0. */
-int nio_co_stop_late(const struct nio_co *co);
+NIO_COLD int nio_co_stop_late(const struct nio_co *co);
 static NIO_ALWAYS_INLINE int nio_co_stop(const struct nio_co *co)
 {
     bool may_stop = nio_state_is_stopped(&co->task) || co->deadline;

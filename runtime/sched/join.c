@@ -66,9 +66,10 @@ static int refuse_second_waiter(void)
 }
 
 /* Why the coroutine may stop waiting: -ECANCELED, -ETIMEDOUT, or 0. */
-static int heeds(const struct nio_co *co)
+static NIO_ALWAYS_INLINE int heeds(const struct nio_co *co)
 {
-    return co->task.flags & NIO_TASK_SHIELDED ? 0 : nio_co_stop(co);
+    int stop = nio_co_stop(co);
+    return NIO_LIKELY(stop == 0) || (co->task.flags & NIO_TASK_SHIELDED) ? 0 : stop;
 }
 
 /* Waits in the calling coroutine.  0 once the task is complete. */
@@ -81,7 +82,7 @@ static int wait_in_coroutine(struct nio_co *co, struct nio_task *task)
         return 0;
     }
     int stop = heeds(co);
-    if (stop)
+    if (NIO_UNLIKELY(stop))
         return stop;
     nio_run_joined(nio_worker_current(), task);
     if (is_complete(task))
