@@ -36,7 +36,7 @@ static const char usage[] =
     "\n"
     "RUNTIME:\n"
     "  --workers N      (one per core)\n"
-    "  --driver P       auto, sqpoll, defer or epoll\n"
+    "  --driver P       auto, sqpoll, defer, iopoll or epoll\n"
     "  --idle P         balanced, spin or park\n"
     "  --cpus LIST      only these CPUs, for example 0-3,8\n"
     "  --topology STR   an emulated machine: hwloc synthetic text or the path of its XML\n"
