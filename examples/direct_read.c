@@ -28,7 +28,8 @@ static int64_t read_blocks(void *arg)
     int64_t n = BLOCK_BYTES, blocks = lseek(fd, 0, SEEK_END) / BLOCK_BYTES;
     uint64_t chance = 1; /* Knuth's linear congruential generator, MMIX */
     (void)arg;
-    void *block = numio_io_buffer_alloc(NULL, NUMIO_NODE_ANY, BLOCK_BYTES);
+    int node = numio_current_node();
+    void *block = numio_io_buffer_alloc(NULL, node, BLOCK_BYTES);
     for (int i = 0; block && blocks > 0 && n == BLOCK_BYTES && i < READS; i++) {
         chance = chance * 6364136223846793005 + 1442695040888963407;
         double begin_us = now_us();
@@ -36,7 +37,7 @@ static int64_t read_blocks(void *arg)
         us[i] = now_us() - begin_us;
     }
     if (block)
-        numio_io_buffer_free(NULL, NUMIO_NODE_ANY, block, BLOCK_BYTES);
+        numio_io_buffer_free(NULL, node, block, BLOCK_BYTES);
     return !block ? -ENOMEM : blocks <= 0 ? -ENODATA : n < 0 ? n : 0;
 }
 

@@ -72,6 +72,7 @@ static int make_plan(struct numio_handle *handle)
     if (rc < 0)
         return rc;
     handle->profile = (enum numio_driver)rc;
+    handle->opcodes = probe.opcodes;
     nio_handle_add_reason(handle, reason);
     if (c->sq_thread_cpu >= 0 && handle->profile != NUMIO_DRIVER_SQPOLL)
         nio_handle_add_reason(handle, "sq_thread_cpu is not used: the driver has no SQ thread");

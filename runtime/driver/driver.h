@@ -36,6 +36,7 @@ struct nio_driver_probe {
     bool has_ext_arg;
     bool has_iopoll;  /* a polled ring can be made */
     bool polls_disk;  /* and some disk has queues for polling */
+    uint64_t opcodes; /* those below 64 that it knows, a bit for each */
     int uring_error;  /* why not, a negative errno value, 0 if it can */
     char reason[160]; /* sentence for the status when something is missing, else "" */
 };
@@ -140,6 +141,9 @@ struct nio_driver_counters {
 };
 /* Any thread; values are a moment old. */
 void nio_driver_counters(const struct nio_driver *driver, struct nio_driver_counters *ret);
+
+/* Any thread: whether the driver can do it, as far as the kernel told the probe. */
+bool nio_op_is_known(const struct numio_op *op, enum numio_driver profile, uint64_t opcodes);
 
 /* Whether the operation's result, if not negative, is a new descriptor.  Any thread. */
 bool nio_op_makes_fd(const struct numio_op *op);

@@ -29,6 +29,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "runtime/driver/op_link.h"
@@ -309,6 +310,18 @@ static enum nio_attempt attempt(struct numio_op *op, const struct io_uring_sqe *
     case IORING_OP_OPENAT:
     case IORING_OP_STATX:
     case IORING_OP_FALLOCATE:
+    case IORING_OP_SYNC_FILE_RANGE:
+    case IORING_OP_FADVISE:
+    case IORING_OP_SPLICE:
+    case IORING_OP_RENAMEAT:
+    case IORING_OP_UNLINKAT:
+    case IORING_OP_MKDIRAT:
+    case IORING_OP_SYMLINKAT:
+    case IORING_OP_LINKAT:
+    case IORING_OP_GETXATTR:
+    case IORING_OP_SETXATTR:
+    case IORING_OP_FGETXATTR:
+    case IORING_OP_FSETXATTR:
         return NIO_ATTEMPT_BLOCK;
     default:
         return ended(-ENOSYS, ret_result);
@@ -327,6 +340,45 @@ enum nio_attempt nio_epoll_attempt(struct numio_op *op, bool is_first, int32_t *
            sqe.opcode != IORING_OP_CLOSE) /* bounded by the signals that come */
         outcome = attempt(op, &sqe, ret_result);
     return outcome;
+}
+
+static int32_t splice_once(const struct io_uring_sqe *sqe)
+{
+    loff_t in = (loff_t)sqe->splice_off_in, out = (loff_t)sqe->off;
+    return result_of(splice(sqe->splice_fd_in, in == -1 ? NULL : &in, sqe->fd,
+                            out == -1 ? NULL : &out, sqe->len, sqe->splice_flags));
+}
+
+/* Those that change names and attributes. */
+static int32_t block_on_name(const struct io_uring_sqe *sqe)
+{
+    switch (sqe->opcode) {
+    case IORING_OP_RENAMEAT:
+        return result_of(renameat2(sqe->fd, address(sqe->addr), (int)sqe->len, address(sqe->addr2),
+                                   sqe->rename_flags));
+    case IORING_OP_UNLINKAT:
+        return result_of(unlinkat(sqe->fd, address(sqe->addr), (int)sqe->unlink_flags));
+    case IORING_OP_MKDIRAT:
+        return result_of(mkdirat(sqe->fd, address(sqe->addr), sqe->len));
+    case IORING_OP_SYMLINKAT:
+        return result_of(symlinkat(address(sqe->addr), sqe->fd, address(sqe->addr2)));
+    case IORING_OP_LINKAT:
+        return result_of(linkat(sqe->fd, address(sqe->addr), (int)sqe->len, address(sqe->addr2),
+                                (int)sqe->hardlink_flags));
+    case IORING_OP_GETXATTR:
+        return result_of(
+            getxattr(address(sqe->addr3), address(sqe->addr), address(sqe->addr2), sqe->len));
+    case IORING_OP_SETXATTR:
+        return result_of(setxattr(address(sqe->addr3), address(sqe->addr), address(sqe->addr2),
+                                  sqe->len, (int)sqe->xattr_flags));
+    case IORING_OP_FGETXATTR:
+        return result_of(fgetxattr(sqe->fd, address(sqe->addr), address(sqe->addr2), sqe->len));
+    case IORING_OP_FSETXATTR:
+        return result_of(fsetxattr(sqe->fd, address(sqe->addr), address(sqe->addr2), sqe->len,
+                                   (int)sqe->xattr_flags));
+    default:
+        return -ENOSYS;
+    }
 }
 
 static int32_t block_once(const struct io_uring_sqe *sqe)
@@ -356,8 +408,15 @@ static int32_t block_once(const struct io_uring_sqe *sqe)
         return result_of(fallocate(sqe->fd, (int)sqe->len, (off_t)sqe->off, (off_t)sqe->addr));
     case IORING_OP_CONNECT:
         return result_of(connect(sqe->fd, address(sqe->addr), (socklen_t)sqe->off));
+    case IORING_OP_SYNC_FILE_RANGE:
+        return result_of(
+            sync_file_range(sqe->fd, (off_t)sqe->off, sqe->len, sqe->sync_range_flags));
+    case IORING_OP_FADVISE: /* gives the error itself */
+        return -posix_fadvise(sqe->fd, (off_t)sqe->off, sqe->len, (int)sqe->fadvise_advice);
+    case IORING_OP_SPLICE:
+        return splice_once(sqe);
     default:
-        return -ENOSYS;
+        return block_on_name(sqe);
     }
 }
 

@@ -141,6 +141,97 @@ void numio_op_fallocate(struct numio_op *op, int fd, int mode, int64_t off, int6
     set_image(op, &sqe);
 }
 
+void numio_op_sync_file_range(struct numio_op *op, int fd, int64_t off, unsigned len,
+                              unsigned flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_sync_file_range(&sqe, fd, len, (uint64_t)off, (int)flags);
+    set_image(op, &sqe);
+}
+
+void numio_op_fadvise(struct numio_op *op, int fd, int64_t off, unsigned len, int advice)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_fadvise(&sqe, fd, (uint64_t)off, len, advice);
+    set_image(op, &sqe);
+}
+
+void numio_op_splice(struct numio_op *op, int fd_in, int64_t off_in, int fd_out, int64_t off_out,
+                     unsigned len, unsigned flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_splice(&sqe, fd_in, off_in, fd_out, off_out, len, flags);
+    set_image(op, &sqe);
+}
+
+void numio_op_renameat(struct numio_op *op, int olddirfd, const char *oldpath, int newdirfd,
+                       const char *newpath, unsigned flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_renameat(&sqe, olddirfd, oldpath, newdirfd, newpath, flags);
+    set_image(op, &sqe);
+}
+
+void numio_op_unlinkat(struct numio_op *op, int dirfd, const char *path, int flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_unlinkat(&sqe, dirfd, path, flags);
+    set_image(op, &sqe);
+}
+
+void numio_op_mkdirat(struct numio_op *op, int dirfd, const char *path, mode_t mode)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_mkdirat(&sqe, dirfd, path, mode);
+    set_image(op, &sqe);
+}
+
+void numio_op_symlinkat(struct numio_op *op, const char *target, int dirfd, const char *path)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_symlinkat(&sqe, target, dirfd, path);
+    set_image(op, &sqe);
+}
+
+void numio_op_linkat(struct numio_op *op, int olddirfd, const char *oldpath, int newdirfd,
+                     const char *newpath, int flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_linkat(&sqe, olddirfd, oldpath, newdirfd, newpath, flags);
+    set_image(op, &sqe);
+}
+
+void numio_op_getxattr(struct numio_op *op, const char *path, const char *name, void *value,
+                       unsigned size)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_getxattr(&sqe, name, value, path, size);
+    set_image(op, &sqe);
+}
+
+void numio_op_setxattr(struct numio_op *op, const char *path, const char *name, const void *value,
+                       unsigned size, int flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_setxattr(&sqe, name, value, path, flags, size);
+    set_image(op, &sqe);
+}
+
+void numio_op_fgetxattr(struct numio_op *op, int fd, const char *name, void *value, unsigned size)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_fgetxattr(&sqe, fd, name, value, size);
+    set_image(op, &sqe);
+}
+
+void numio_op_fsetxattr(struct numio_op *op, int fd, const char *name, const void *value,
+                        unsigned size, int flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_fsetxattr(&sqe, fd, name, value, flags, size);
+    set_image(op, &sqe);
+}
+
 void numio_op_accept(struct numio_op *op, int fd, struct sockaddr *addr, socklen_t *addr_len,
                      int flags)
 {
@@ -218,6 +309,12 @@ void numio_op_prep(struct numio_op *op, void (*prep)(struct io_uring_sqe *sqe, v
     io_uring_prep_nop(&sqe);
     prep(&sqe, arg);
     set_image(op, &sqe);
+}
+
+bool nio_op_is_known(const struct numio_op *op, enum numio_driver profile, uint64_t opcodes)
+{
+    unsigned opcode = nio_op_opcode(op);
+    return profile == NUMIO_DRIVER_EPOLL || (opcode < 64 && (opcodes >> opcode & 1));
 }
 
 bool nio_op_makes_fd(const struct numio_op *op)

@@ -33,13 +33,16 @@ static const struct {
 };
 
 /* NULL if the ring has every opcode, else the name of the first that it lacks. */
-static const char *missing_opcode(struct io_uring *ring)
+static const char *missing_opcode(struct io_uring *ring, uint64_t *ret_opcodes)
 {
     struct io_uring_probe *known = io_uring_get_probe_ring(ring);
     const char *missing = known ? NULL : "REGISTER_PROBE";
     for (size_t i = 0; known && !missing && i < NIO_ARRAY_LEN(needed); i++)
         if (!io_uring_opcode_supported(known, needed[i].opcode))
             missing = needed[i].name;
+    for (int opcode = 0; known && opcode < 64; opcode++)
+        if (io_uring_opcode_supported(known, opcode))
+            *ret_opcodes |= UINT64_C(1) << opcode;
     if (known)
         io_uring_free_probe(known);
     return missing;
@@ -71,7 +74,7 @@ static int try_ring(unsigned flags, struct nio_driver_probe *probe, const char *
         else if (!(params.features & IORING_FEAT_NODROP))
             *ret_missing = "IORING_FEAT_NODROP";
         else
-            *ret_missing = missing_opcode(&ring);
+            *ret_missing = missing_opcode(&ring, &probe->opcodes);
     }
     io_uring_queue_exit(&ring);
     return 0;

@@ -7,9 +7,11 @@
 
 #include <numio/arena.h>
 #include <numio/base.h>
+#include <numio/bufio.h>
 #include <numio/config.h>
 #include <numio/deadline.h>
 #include <numio/error.h>
+#include <numio/fs.h>
 #include <numio/io.h>
 #include <numio/net.h>
 #include <numio/op.h>

@@ -69,6 +69,31 @@ NUMIO_EXPORT void numio_op_statx(struct numio_op *op, int dirfd, const char *pat
                                  unsigned mask, struct statx *ret_stat);
 NUMIO_EXPORT void numio_op_fallocate(struct numio_op *op, int fd, int mode, int64_t off,
                                      int64_t len);
+NUMIO_EXPORT void numio_op_sync_file_range(struct numio_op *op, int fd, int64_t off, unsigned len,
+                                           unsigned flags);
+NUMIO_EXPORT void numio_op_fadvise(struct numio_op *op, int fd, int64_t off, unsigned len,
+                                   int advice);
+/* From one descriptor to another, of which one is a pipe; offset -1 for pipes. */
+NUMIO_EXPORT void numio_op_splice(struct numio_op *op, int fd_in, int64_t off_in, int fd_out,
+                                  int64_t off_out, unsigned len, unsigned flags);
+NUMIO_EXPORT void numio_op_renameat(struct numio_op *op, int olddirfd, const char *oldpath,
+                                    int newdirfd, const char *newpath, unsigned flags);
+NUMIO_EXPORT void numio_op_unlinkat(struct numio_op *op, int dirfd, const char *path, int flags);
+/* These need Linux 5.15, and those of extended attributes 5.19, or the profile epoll; the calls of
+ * <numio/fs.h> do not. */
+NUMIO_EXPORT void numio_op_mkdirat(struct numio_op *op, int dirfd, const char *path, mode_t mode);
+NUMIO_EXPORT void numio_op_symlinkat(struct numio_op *op, const char *target, int dirfd,
+                                     const char *path);
+NUMIO_EXPORT void numio_op_linkat(struct numio_op *op, int olddirfd, const char *oldpath,
+                                  int newdirfd, const char *newpath, int flags);
+NUMIO_EXPORT void numio_op_getxattr(struct numio_op *op, const char *path, const char *name,
+                                    void *value, unsigned size);
+NUMIO_EXPORT void numio_op_setxattr(struct numio_op *op, const char *path, const char *name,
+                                    const void *value, unsigned size, int flags);
+NUMIO_EXPORT void numio_op_fgetxattr(struct numio_op *op, int fd, const char *name, void *value,
+                                     unsigned size);
+NUMIO_EXPORT void numio_op_fsetxattr(struct numio_op *op, int fd, const char *name,
+                                     const void *value, unsigned size, int flags);
 NUMIO_EXPORT void numio_op_accept(struct numio_op *op, int fd, struct sockaddr *addr,
                                   socklen_t *addr_len, int flags);
 NUMIO_EXPORT void numio_op_connect(struct numio_op *op, int fd, const struct sockaddr *addr,
