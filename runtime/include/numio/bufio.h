@@ -26,7 +26,7 @@ struct numio_reader {
     size_t _size, _start, _end; /* what was read and not yet taken: from _start to _end */
     size_t _seen;               /* up to here there is no ... */
     char _delimiter;
-    bool _is_end;               /* the descriptor has no more */
+    bool _is_end; /* the descriptor has no more */
 };
 
 /* `off` -1: the descriptor's own position, or a stream.   Context: any, never suspends.

@@ -15,7 +15,9 @@
 #include <numio/io.h>
 #include <numio/net.h>
 #include <numio/op.h>
+#include <numio/process.h>
 #include <numio/runtime.h>
+#include <numio/signal.h>
 #include <numio/task.h>
 #include <numio/topology.h>
 
