@@ -568,10 +568,10 @@ FIXTURE_EACH(coroutine_io, poll_and_sleep_wait_as_long_as_they_say, .timeout = 1
     (void)close(note.fds[0]);
 }
 
-static void prepare_splice(struct io_uring_sqe *sqe, void *arg)
+static void prepare_tee(struct io_uring_sqe *sqe, void *arg)
 {
     const struct note *note = arg;
-    io_uring_prep_splice(sqe, note->fds[0], -1, note->fds[3], -1, 64, 0);
+    io_uring_prep_tee(sqe, note->fds[0], note->fds[3], 64, 0);
 }
 
 static void prepare_nop(struct io_uring_sqe *sqe, void *arg)
@@ -590,8 +590,8 @@ static int64_t use_escape_hatch(void *arg)
     bool has_uring = strcmp(status.driver, "epoll") != 0;
     numio_op_prep(&op, prepare_nop, NULL);
     EXPECT_EQ(note, numio_op_await(&op), 0);
-    EXPECT_EQ(note, numio_write(note->fds[1], "splice", 6), 6);
-    numio_op_prep(&op, prepare_splice, note);
+    EXPECT_EQ(note, numio_write(note->fds[1], "copied", 6), 6);
+    numio_op_prep(&op, prepare_tee, note);
     EXPECT_EQ(note, numio_op_await(&op), has_uring ? 6 : -ENOSYS);
     if (has_uring)
         EXPECT_EQ(note, numio_read(note->fds[2], buffer, 8), 6);

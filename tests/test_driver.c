@@ -769,10 +769,10 @@ Test(driver, an_ordinary_user_with_little_lockable_memory_gets_a_ring, .timeout 
 
 /* ---- the escape hatch --------------------------------------------------------------------- */
 
-static void prep_splice(struct io_uring_sqe *sqe, void *arg)
+static void prep_tee(struct io_uring_sqe *sqe, void *arg)
 {
     (void)arg;
-    io_uring_prep_splice(sqe, -1, -1, -1, -1, 1, 0);
+    io_uring_prep_tee(sqe, -1, -1, 1, 0);
 }
 
 static void prep_kernel_timeout(struct io_uring_sqe *sqe, void *arg)
@@ -785,7 +785,7 @@ EACH_PROFILE(driver, whatever_liburing_prepares_can_be_submitted, .timeout = 30)
     struct numio_op op;
     struct __kernel_timespec limit = { .tv_nsec = 2000000 };
     bool is_epoll = nio_driver_profile(driver) == NUMIO_DRIVER_EPOLL;
-    numio_op_prep(&op, prep_splice, NULL);
+    numio_op_prep(&op, prep_tee, NULL);
     cr_assert_eq(harness_run(driver, &op), is_epoll ? -ENOSYS : -EBADF);
     numio_op_prep(&op, prep_kernel_timeout, &limit);
     cr_assert_eq(harness_run(driver, &op), is_epoll ? -ENOSYS : -ETIME);

@@ -60,10 +60,10 @@ static void name_cpu(struct numio_listener *listener, int fd, int cpu)
 }
 
 /* All members have the port that the first one got. */
-static int learn_port(struct numio_listener *listener, struct nio_address *address)
+static int learn_port(struct numio_listener *listener, struct numio_address *address)
 {
     if (getsockname(listener->members[0].fd, (struct sockaddr *)&address->storage,
-                    &address->length) != 0)
+                    &address->bytes) != 0)
         return nio_error(-errno, "listen: getsockname: %s", strerror(errno));
     /* The port stands at the same place in both families. */
     listener->port = ntohs(((const struct sockaddr_in *)(const void *)&address->storage)->sin_port);
@@ -86,7 +86,7 @@ static void place_members(struct numio_listener *listener, const struct numio_li
 
 static int open_members(struct numio_listener *listener, const struct numio_listen_opts *opts)
 {
-    struct nio_address address;
+    struct numio_address address;
     int rc = nio_address_parse(opts->address, &address);
     place_members(listener, opts);
     for (unsigned i = 0; rc == 0 && i < listener->count; i++) {

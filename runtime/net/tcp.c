@@ -13,14 +13,14 @@
 
 int numio_tcp_listen(const char *address, int backlog)
 {
-    struct nio_address parsed;
+    struct numio_address parsed;
     int rc = nio_address_parse(address, &parsed);
     return rc < 0 ? rc : nio_address_listen(&parsed, address, backlog, false);
 }
 
 int64_t numio_tcp_connect(const char *address)
 {
-    struct nio_address parsed;
+    struct numio_address parsed;
     int rc = nio_address_parse(address, &parsed);
     if (rc < 0)
         return rc;
@@ -29,7 +29,7 @@ int64_t numio_tcp_connect(const char *address)
         return nio_error(-errno, "connect: socket: %s", strerror(errno));
     int one = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* slower without */
-    int64_t result = numio_connect(fd, (struct sockaddr *)&parsed.storage, parsed.length);
+    int64_t result = numio_connect(fd, (struct sockaddr *)&parsed.storage, parsed.bytes);
     if (result < 0) {
         (void)close(fd); /* the first error counts */
         return result;

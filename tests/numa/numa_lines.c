@@ -84,10 +84,12 @@ static char *copy_parts(unsigned node, size_t *ret_bytes)
 }
 
 /* The kernel has put every thread of the node's workers to sleep, and they have said that they
- * sleep until they are woken. */
+ * sleep until they are woken: none of them as the watcher, who looks around once more. */
 static bool is_asleep(const struct nio_node *node)
 {
-    bool is_asleep = nio_idle_sleeping(nio_idle_load(&node->idle)) == node->worker_count;
+    /* relaxed: asked again if it is not so */
+    bool is_asleep = nio_idle_sleeping(nio_idle_load(&node->idle)) == node->worker_count &&
+                     atomic_load_explicit(&node->watcher, memory_order_relaxed) == 0;
     for (unsigned i = 0; i < node->worker_count && is_asleep; i++)
         is_asleep = kernel_state_of_thread(node->workers[i]->tid) == 'S';
     return is_asleep;

@@ -5,6 +5,7 @@
 #ifndef NUMIO_NUMIO_H
 #define NUMIO_NUMIO_H
 
+#include <numio/address.h>
 #include <numio/arena.h>
 #include <numio/base.h>
 #include <numio/bufio.h>
@@ -19,6 +20,9 @@
 #include <numio/runtime.h>
 #include <numio/signal.h>
 #include <numio/task.h>
+#include <numio/tcp.h>
 #include <numio/topology.h>
+#include <numio/udp.h>
+#include <numio/unix.h>
 
 #endif
