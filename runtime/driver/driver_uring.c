@@ -51,9 +51,14 @@
 
 enum { BATCH = 64 };
 
+enum {
+    ROOM_WAIT_NS = 200000, /* for a busy SQ thread to take something, at a time */
+    DEAD_NAP_NS = 1000000  /* for what the kernel ends in the name of a dead SQ thread */
+};
+
 /* One completion, copied out of the CQ. */
 struct finished {
-    struct numio_op *op;
+    uint64_t name; /* of the operation */
     int32_t result;
 };
 
@@ -89,12 +94,47 @@ static void push_op(struct nio_uring *uring, struct numio_op *op)
         uring->base.is_eager = true;
 }
 
+/* The SQ thread has ended (-EOWNERDEAD) and takes nothing any more: what it has not taken, and what
+ * waits for it, ends.  What it had taken the kernel has cancelled; its completions are in the CQ,
+ * or will be.  From here on there is no room in the SQ, so that all that is submitted comes here.
+ */
+static void bury(struct nio_uring *uring)
+{
+    /* [DU2] acquire: what is behind this head was taken. */
+    unsigned head = atomic_load_explicit(uring->sq_head, memory_order_acquire);
+    for (; head != uring->tail; uring->tail--) {
+        uint64_t name = uring->sqes[(uring->tail - 1) & uring->sq_mask].user_data;
+        if ((name & NIO_TAG_MASK) == NIO_TAG_CANCEL)
+            uring->cancels--;
+        if ((name & NIO_TAG_MASK) != NIO_TAG_OP)
+            continue;
+        uring->submitted--;
+        nio_driver_end(&uring->base, nio_uring_op_of(name), -EOWNERDEAD);
+    }
+    uring->published = head;
+    uring->sq_entries = 0;
+    nio_uring_cancel_forget(uring);
+    struct numio_op *op;
+    while ((op = nio_op_queue_pop(&uring->queue))) {
+        bool is_cancelled = op->_place == NIO_OP_PLACE_QUEUED_CANCELLED;
+        op->_place = NIO_OP_PLACE_RING;
+        nio_driver_end(&uring->base, op, is_cancelled ? -ECANCELED : -EOWNERDEAD);
+    }
+    uring->queued_cancelled = 0;
+    /* relaxed: a sibling that still sees WAITS unparks for nothing */
+    atomic_store_explicit(&uring->starved, NIO_STARVED_NOT, memory_order_relaxed);
+}
+
 /* Moves operations from the queue to the SQ while there are credits and room.  The cancelled ones
  * of the queue end here. */
 static void feed(struct nio_uring *uring)
 {
     if (NIO_LIKELY(!uring->queue.head))
         return;
+    if (NIO_UNLIKELY(nio_uring_is_dead(uring))) {
+        bury(uring);
+        return;
+    }
     /* [DU6] seq_cst: before the look at the credits.  Pairs with [DU7]. */
     atomic_store_explicit(&uring->starved, NIO_STARVED_WAITS, memory_order_seq_cst);
     unsigned room = nio_uring_sq_room(uring);
@@ -174,13 +214,22 @@ static unsigned to_submit(const struct nio_uring *uring)
     return uring->is_sqpoll ? 0 : uring->sq_entries - nio_uring_sq_room(uring);
 }
 
+/* The result of an enter; notes that the SQ thread has ended. */
+static NIO_ALWAYS_INLINE int look_at(struct nio_uring *uring, int result)
+{
+    if (NIO_UNLIKELY(result == -EOWNERDEAD))
+        /* relaxed: the owner's; for others a hint */
+        atomic_store_explicit(&uring->is_dead, true, memory_order_relaxed);
+    return result;
+}
+
 /* Inline, like all between the loop and the system call: the kernel leaves no predictions for the
  * returns behind, so each function less in this chain spares a mispredicted one. */
 static NIO_ALWAYS_INLINE int enter_now(struct nio_uring *uring, unsigned submit, unsigned flags)
 {
     nio_tally_add(&uring->base.by_owner.enters, 1);
-    return io_uring_enter2((unsigned)uring->enter_fd, submit, 0, flags | uring->enter_flags, NULL,
-                           0);
+    return look_at(uring, io_uring_enter2((unsigned)uring->enter_fd, submit, 0,
+                                          flags | uring->enter_flags, NULL, 0));
 }
 
 int nio_uring_enter(struct nio_uring *uring, unsigned submit, unsigned min_complete, unsigned flags,
@@ -193,9 +242,9 @@ int nio_uring_enter(struct nio_uring *uring, unsigned submit, unsigned min_compl
     struct io_uring_getevents_arg arg = { .sigmask_sz = _NSIG / 8,
                                           .ts = timeout_ns < 0 ? 0 : (uintptr_t)&limit };
     nio_tally_add(&uring->base.by_owner.enters, 1);
-    return io_uring_enter2((unsigned)uring->enter_fd, submit, min_complete,
-                           flags | uring->enter_flags | IORING_ENTER_EXT_ARG, (sigset_t *)&arg,
-                           sizeof arg);
+    return look_at(uring, io_uring_enter2((unsigned)uring->enter_fd, submit, min_complete,
+                                          flags | uring->enter_flags | IORING_ENTER_EXT_ARG,
+                                          (sigset_t *)&arg, sizeof arg));
 }
 
 /* Has the ring watch the eventfd; the multishot poll stays until the kernel gives it up, which a
@@ -244,6 +293,8 @@ void nio_uring_flush(struct nio_driver *driver)
         if (uring->queue.count == before)
             break;
     } while (is_taken && uring->queue.head);
+    if (NIO_UNLIKELY(nio_uring_is_dead(uring)))
+        bury(uring);
     /* What waits for a credit needs a reap, not a flush; what waits for room in the SQ of a busy
      * SQ thread needs another flush. */
     driver->flush_wanted = !is_taken || (uring->queue.head && free_credits(uring) > 0);
@@ -255,8 +306,11 @@ void nio_uring_flush(struct nio_driver *driver)
 void nio_uring_wait_for_room(struct nio_uring *uring)
 {
     (void)hand_over(uring); /* the caller looks at the room */
+    /* Not IORING_ENTER_SQ_WAIT, which has no limit: timers, and whoever unparks, would wait for an
+     * SQ thread that does not get the CPU. */
     if (uring->is_sqpoll && nio_uring_sq_room(uring) == 0)
-        (void)nio_uring_enter(uring, 0, 0, IORING_ENTER_SQ_WAIT, -1); /* likewise */
+        (void)nio_uring_enter(uring, 0, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_SQ_WAKEUP,
+                              ROOM_WAIT_NS); /* likewise */
 }
 
 /* ---- completion: the owner or a sibling --------------------------------------------------- */
@@ -274,6 +328,8 @@ bool nio_uring_has_completions(const struct nio_driver *driver)
     const struct nio_uring *uring = nio_uring_of_const(driver);
     if (cq_has_entries(uring) || nio_uring_cancel_is_due(uring))
         return true;
+    if (NIO_UNLIKELY(nio_uring_is_dead(uring)))
+        return false; /* the kernel says of its flags' meaning no more */
     /* relaxed: hints for a loop that looks again; the defer profile's owner is told here that the
      * kernel has work to finish in its name */
     return (atomic_load_explicit(uring->sq_flags, memory_order_relaxed) &
@@ -299,9 +355,9 @@ static bool take_cqe(struct nio_uring *uring, const struct io_uring_cqe *cqe, bo
     case NIO_TAG_OP:
         if (NIO_UNLIKELY(cqe->flags & IORING_CQE_F_MORE))
             return true; /* not its last one: see <numio/op.h> */
-        batch[*count].op = nio_uring_op_of(cqe->user_data);
+        batch[*count].name = cqe->user_data;
         batch[*count].result = cqe->res;
-        prefetch_op(batch[*count].op);
+        prefetch_op(nio_uring_op_of(cqe->user_data));
         (*count)++;
         return true;
     case NIO_TAG_WAKE:
@@ -377,10 +433,15 @@ static void complete(struct nio_driver_tally *tally, const struct finished *batc
                      bool is_owner)
 {
     for (unsigned i = 0; i < count; i++)
-        __builtin_prefetch(batch[i].op->_task);
+        __builtin_prefetch(nio_uring_op_of(batch[i].name)->_task);
     for (unsigned i = 0; i < count; i++) {
-        nio_driver_count_result(tally, batch[i].op, batch[i].result, is_owner);
-        nio_op_done(batch[i].op, batch[i].result); /* the operation may be gone from here on */
+        struct numio_op *op = nio_uring_op_of(batch[i].name);
+        /* An operation has its name from its submission to its end. */
+        if (NIO_UNLIKELY(op->_sqe[NIO_OP_WORD_LINK] != batch[i].name))
+            NIO_ASSERT(!"a completion came twice, or of an operation that was never submitted");
+        op->_sqe[NIO_OP_WORD_LINK] = 0;
+        nio_driver_count_result(tally, op, batch[i].result, is_owner);
+        nio_op_done(op, batch[i].result); /* the operation may be gone from here on */
     }
 }
 
@@ -509,9 +570,28 @@ void nio_uring_wake(struct nio_driver *driver)
         (void)eventfd_write(driver->wake_fd, 1);
 }
 
+/* Without an SQ thread the ring cannot be slept in.  What is still in the kernel ends by itself and
+ * wakes nobody: hence the naps. */
+static void park_dead(struct nio_uring *uring, int64_t limit_ns)
+{
+    bury(uring);
+    if (limit_ns == 0 || uring->base.ended.head || cq_has_entries(uring))
+        return;
+    if (nio_uring_in_flight(&uring->base) > 0 && (limit_ns < 0 || limit_ns > DEAD_NAP_NS))
+        limit_ns = DEAD_NAP_NS;
+    if (!nio_driver_announce_sleep(&uring->base, NIO_DRIVER_ASLEEP_FUTEX))
+        return;
+    nio_driver_sleep_futex(&uring->base, limit_ns);
+    nio_driver_end_sleep(&uring->base);
+}
+
 void nio_uring_park(struct nio_driver *driver, int64_t limit_ns)
 {
     struct nio_uring *uring = nio_uring_of(driver);
+    if (NIO_UNLIKELY(nio_uring_is_dead(uring))) {
+        park_dead(uring, limit_ns);
+        return;
+    }
     limit_ns = nio_uring_cancel_limit(uring, limit_ns);
     if (NIO_UNLIKELY(driver->polled) && nio_polled_in_flight(driver->polled) > 0 &&
         nio_polled_park(driver, &limit_ns))

@@ -55,13 +55,15 @@ struct nio_uring {
     _Atomic unsigned *sq_flags; /* the kernel writes */
     _Atomic unsigned *cq_head;  /* the holder of cq_lock writes */
     _Atomic unsigned *cq_tail;  /* the kernel writes */
-    unsigned sq_mask, sq_entries, cq_mask;
+    unsigned sq_mask, cq_mask;
+    unsigned sq_entries;  /* 0 once the SQ thread has ended */
     unsigned credits;     /* operations in flight at most */
     unsigned cancels_max; /* cancels in flight at most */
     int enter_fd;
     unsigned enter_flags;
     bool is_sqpoll;
-    bool has_message; /* unpark posts straight to the CQ */
+    bool has_message;     /* unpark posts straight to the CQ */
+    _Atomic bool is_dead; /* the owner writes, once: the SQ thread has ended */
     struct io_uring ring;
 
     /* owner only */
@@ -96,6 +98,8 @@ void nio_uring_wait_for_room(struct nio_uring *uring);
 unsigned nio_uring_cancels_in_flight(const struct nio_uring *uring);
 /* A cancel ended with -ENOENT or -EALREADY; called under cq_lock. */
 void nio_uring_cancel_missed(struct nio_uring *uring, uint64_t user_data, int32_t result);
+/* The SQ thread has ended: nothing is tried again. */
+void nio_uring_cancel_forget(struct nio_uring *uring);
 /* Submits again what is due. */
 void nio_uring_cancel_again(struct nio_uring *uring);
 bool nio_uring_cancel_is_due(const struct nio_uring *uring);
@@ -116,6 +120,12 @@ static inline struct nio_uring *nio_uring_of(struct nio_driver *driver)
 static inline const struct nio_uring *nio_uring_of_const(const struct nio_driver *driver)
 {
     return (const struct nio_uring *)((const char *)driver - offsetof(struct nio_uring, base));
+}
+
+static inline bool nio_uring_is_dead(const struct nio_uring *uring)
+{
+    /* relaxed: the owner's own store; a hint for others */
+    return atomic_load_explicit(&uring->is_dead, memory_order_relaxed);
 }
 
 static inline unsigned nio_uring_sq_room(const struct nio_uring *uring)

@@ -26,6 +26,7 @@ enum {
     TRIES_MAX = 7,     /* the delay doubles no further, and the count fits its four bits */
     MISSED_FIRST = 16, /* the table of missed cancels grows from here by doubling */
     ROOM_WAIT_NS = 1000000,
+    ROOM_ROUNDS = 16, /* then a cancel without room waits in the table */
     REAP_AT_A_TIME = 64
 };
 static const uint64_t first_delay_ns = 1000000;
@@ -43,16 +44,20 @@ static bool has_room(const struct nio_uring *uring)
 }
 
 /* Cancels have few CQ entries of their own and end as soon as the kernel looks at them, so
- * running out of them, or of SQ room, means: let the kernel look, and reap. */
-static void make_room(struct nio_uring *uring)
+ * running out of them, or of SQ room, means: let the kernel look, and reap.  False: there is still
+ * none, because the SQ thread does not get the CPU, or has ended. */
+static bool make_room(struct nio_uring *uring)
 {
-    while (!has_room(uring)) {
+    for (unsigned i = 0; i < ROOM_ROUNDS && !has_room(uring); i++) {
+        if (nio_uring_is_dead(uring))
+            return false;
         nio_uring_wait_for_room(uring);
         if (nio_uring_reap(&uring->base, REAP_AT_A_TIME) == 0 && uring->is_sqpoll &&
             nio_uring_cancels_in_flight(uring) >= uring->cancels_max)
             (void)nio_uring_enter(uring, 0, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_SQ_WAKEUP,
                                   ROOM_WAIT_NS); /* then look again */
     }
+    return has_room(uring);
 }
 
 /* `name` is the operation's user_data. */
@@ -63,23 +68,6 @@ static void push_cancel(struct nio_uring *uring, uint64_t name, uint64_t tries)
     io_uring_prep_cancel64(sqe, name, 0);
     sqe->user_data = name | tries << NIO_NAME_TRIES_SHIFT | NIO_TAG_CANCEL;
     uring->cancels++;
-}
-
-void nio_uring_cancel(struct nio_driver *driver, struct numio_op *op)
-{
-    struct nio_uring *uring = nio_uring_of(driver);
-    if (op->_place == NIO_OP_PLACE_QUEUED) {
-        op->_place = NIO_OP_PLACE_QUEUED_CANCELLED;
-        uring->queued_cancelled++;
-        driver->flush_wanted = true;
-        return;
-    }
-    if (op->_place != NIO_OP_PLACE_RING)
-        return; /* asked before */
-    op->_place = NIO_OP_PLACE_CANCEL_SENT;
-    uint64_t name = op->_sqe[NIO_OP_WORD_LINK];
-    make_room(uring); /* may complete `op` */
-    push_cancel(uring, name, 0);
 }
 
 /* ---- trying again ------------------------------------------------------------------------- */
@@ -119,18 +107,53 @@ static bool grow(struct nio_uring *uring)
     return true;
 }
 
+/* False: there is no memory. */
+static bool try_later(struct nio_uring *uring, uint64_t name, uint64_t tries, uint64_t delay_ns)
+{
+    if (uring->missed_count == uring->missed_room && !grow(uring))
+        return false;
+    struct nio_uring_missed *missed = &uring->missed[uring->missed_count++];
+    missed->user_data = name | tries << NIO_NAME_TRIES_SHIFT;
+    missed->due_ns = nio_now_ns() + delay_ns;
+    set_next_due(uring);
+    return true;
+}
+
 void nio_uring_cancel_missed(struct nio_uring *uring, uint64_t user_data, int32_t result)
 {
     uint64_t tries = tries_of(user_data) + 1;
-    if (result == -ENOENT && tries > TRIES_AFTER_ENOENT)
+    if ((result == -ENOENT && tries > TRIES_AFTER_ENOENT) || nio_uring_is_dead(uring))
         return;
-    if (uring->missed_count == uring->missed_room && !grow(uring))
-        return; /* out of memory: the operation ends when it ends */
-    uint64_t delay_ns = first_delay_ns << (tries < TRIES_MAX ? tries - 1 : TRIES_MAX - 1);
-    struct nio_uring_missed *missed = &uring->missed[uring->missed_count++];
-    missed->user_data = name_of(user_data) | (tries < TRIES_MAX ? tries : TRIES_MAX)
-                                                 << NIO_NAME_TRIES_SHIFT;
-    missed->due_ns = nio_now_ns() + delay_ns;
+    if (tries > TRIES_MAX)
+        tries = TRIES_MAX;
+    /* Without memory the operation ends when it ends. */
+    (void)try_later(uring, name_of(user_data), tries, first_delay_ns << (tries - 1));
+}
+
+void nio_uring_cancel(struct nio_driver *driver, struct numio_op *op)
+{
+    struct nio_uring *uring = nio_uring_of(driver);
+    if (op->_place == NIO_OP_PLACE_QUEUED) {
+        op->_place = NIO_OP_PLACE_QUEUED_CANCELLED;
+        uring->queued_cancelled++;
+        driver->flush_wanted = true;
+        return;
+    }
+    if (op->_place != NIO_OP_PLACE_RING)
+        return; /* asked before */
+    op->_place = NIO_OP_PLACE_CANCEL_SENT;
+    uint64_t name = op->_sqe[NIO_OP_WORD_LINK];
+    if (name == 0)
+        return;               /* it has ended */
+    while (!make_room(uring)) /* may complete `op` */
+        if (nio_uring_is_dead(uring) || try_later(uring, name, 0, first_delay_ns))
+            return;
+    push_cancel(uring, name, 0);
+}
+
+void nio_uring_cancel_forget(struct nio_uring *uring)
+{
+    uring->missed_count = 0;
     set_next_due(uring);
 }
 
@@ -149,10 +172,13 @@ void nio_uring_cancel_again(struct nio_uring *uring)
     unsigned kept = 0;
     for (unsigned i = 0; i < uring->missed_count; i++) {
         struct nio_uring_missed missed = uring->missed[i];
-        if (missed.due_ns <= now_ns && has_room(uring))
+        if (missed.due_ns <= now_ns && has_room(uring)) {
             push_cancel(uring, name_of(missed.user_data), tries_of(missed.user_data));
-        else
-            uring->missed[kept++] = missed;
+            continue;
+        }
+        if (missed.due_ns <= now_ns)
+            missed.due_ns = now_ns + first_delay_ns; /* nothing to be done before */
+        uring->missed[kept++] = missed;
     }
     uring->missed_count = kept;
     set_next_due(uring);
