@@ -52,8 +52,10 @@
 enum { BATCH = 64 };
 
 enum {
-    ROOM_WAIT_NS = 200000, /* for a busy SQ thread to take something, at a time */
-    DEAD_NAP_NS = 1000000  /* for what the kernel ends in the name of a dead SQ thread */
+    ROOM_WAIT_NS = 200000,  /* for a busy SQ thread to take something, at a time */
+    DEAD_NAP_NS = 1000000,  /* for what the kernel ends in the name of a dead SQ thread */
+    KERNEL_ERRORS = 512,    /* ERESTARTSYS, ERESTARTNOINTR, ... */
+    KERNEL_ERRORS_END = 517 /* ... to ERESTART_RESTARTBLOCK */
 };
 
 /* One completion, copied out of the CQ. */
@@ -121,6 +123,7 @@ static void bury(struct nio_uring *uring)
         nio_driver_end(&uring->base, op, is_cancelled ? -ECANCELED : -EOWNERDEAD);
     }
     uring->queued_cancelled = 0;
+    uring->base.flush_wanted = false;
     /* relaxed: a sibling that still sees WAITS unparks for nothing */
     atomic_store_explicit(&uring->starved, NIO_STARVED_NOT, memory_order_relaxed);
 }
@@ -429,6 +432,14 @@ static unsigned take_batch(struct nio_uring *uring, bool is_owner, unsigned max,
     return count;
 }
 
+/* A result as the system call would have it: an operation that is interrupted on a thread of io-wq
+ * (the open of a FIFO that is cancelled) may end with ERESTARTSYS and its like, 512 and up, which
+ * are the kernel's own. */
+static NIO_ALWAYS_INLINE int32_t public_result(int32_t result)
+{
+    return NIO_UNLIKELY(result <= -KERNEL_ERRORS && result > -KERNEL_ERRORS_END) ? -EINTR : result;
+}
+
 static void complete(struct nio_driver_tally *tally, const struct finished *batch, unsigned count,
                      bool is_owner)
 {
@@ -441,7 +452,8 @@ static void complete(struct nio_driver_tally *tally, const struct finished *batc
             NIO_ASSERT(!"a completion came twice, or of an operation that was never submitted");
         op->_sqe[NIO_OP_WORD_LINK] = 0;
         nio_driver_count_result(tally, op, batch[i].result, is_owner);
-        nio_op_done(op, batch[i].result); /* the operation may be gone from here on */
+        nio_op_done(op,
+                    public_result(batch[i].result)); /* the operation may be gone from here on */
     }
 }
 

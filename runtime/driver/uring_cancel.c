@@ -144,7 +144,11 @@ void nio_uring_cancel(struct nio_driver *driver, struct numio_op *op)
     op->_place = NIO_OP_PLACE_CANCEL_SENT;
     uint64_t name = op->_sqe[NIO_OP_WORD_LINK];
     if (name == 0)
-        return;               /* it has ended */
+        return; /* it has ended */
+    /* What waits for its time already waits for room, too, as a rule: it is no use to wait again.
+     */
+    if (!has_room(uring) && uring->missed_count > 0 && try_later(uring, name, 0, first_delay_ns))
+        return;
     while (!make_room(uring)) /* may complete `op` */
         if (nio_uring_is_dead(uring) || try_later(uring, name, 0, first_delay_ns))
             return;

@@ -71,6 +71,8 @@ void shim_begin(const struct shim_config *config);
 void shim_end(void);
 uint64_t shim_now_ns(void);
 
+/* Any thread: whether this descriptor is a simulated ring's. */
+bool shim_is_ring(int fd);
 /* Any thread; the ring of this descriptor must be simulated. */
 void shim_set_faults(int ring_fd, const struct shim_faults *faults);
 struct shim_counts shim_counts(int ring_fd);

@@ -243,6 +243,11 @@ void shim_end(void)
     shim_is_on = false;
 }
 
+bool shim_is_ring(int fd)
+{
+    return ring_of(fd) != NULL;
+}
+
 void shim_set_faults(int ring_fd, const struct shim_faults *faults)
 {
     struct shim_ring *ring = lock_ring(ring_fd);
