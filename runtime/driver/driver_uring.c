@@ -447,10 +447,8 @@ static void complete(struct nio_driver_tally *tally, const struct finished *batc
         __builtin_prefetch(nio_uring_op_of(batch[i].name)->_task);
     for (unsigned i = 0; i < count; i++) {
         struct numio_op *op = nio_uring_op_of(batch[i].name);
-        /* An operation has its name from its submission to its end. */
-        if (NIO_UNLIKELY(op->_sqe[NIO_OP_WORD_LINK] != batch[i].name))
+        if (NIO_UNLIKELY(!nio_op_take_name(op, batch[i].name)))
             NIO_ASSERT(!"a completion came twice, or of an operation that was never submitted");
-        op->_sqe[NIO_OP_WORD_LINK] = 0;
         nio_driver_count_result(tally, op, batch[i].result, is_owner);
         nio_op_done(op,
                     public_result(batch[i].result)); /* the operation may be gone from here on */

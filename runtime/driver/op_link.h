@@ -5,10 +5,16 @@
  * nio_op_place), and the user_data field of the request's image, which means nothing until the
  * image is copied to a ring, is the link of the driver's own queues.  The owner of the driver
  * only; a sibling that reaps a completion reads neither.
+ *
+ * From there to its end the same word is the operation's name (driver/uring.h).  Whoever completes
+ * it looks at the name and takes it away, so that a second completion of the same submission is
+ * noticed; the owner may ask for the name, to cancel the operation, at the same moment.
  */
 #ifndef NIO_DRIVER_OP_LINK_H
 #define NIO_DRIVER_OP_LINK_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <numio/op.h>
@@ -46,6 +52,30 @@ static inline struct numio_op *nio_op_word(const struct numio_op *op, unsigned w
 static inline void nio_op_set_word(struct numio_op *op, unsigned word, struct numio_op *value)
 {
     op->_sqe[word] = (uintptr_t)value;
+}
+
+static inline _Atomic uint64_t *nio_op_name_word(const struct numio_op *op)
+{
+    /* The public header is C++ as well and cannot say _Atomic. */
+    return (_Atomic uint64_t *)(uintptr_t)&op->_sqe[NIO_OP_WORD_LINK];
+}
+
+/* Owner: 0 once the operation has ended. */
+static inline uint64_t nio_op_name(const struct numio_op *op)
+{
+    /* relaxed: only says which request the kernel is asked for */
+    return atomic_load_explicit(nio_op_name_word(op), memory_order_relaxed);
+}
+
+/* Who completes `op`: false, it has not that name, or no longer. */
+static inline bool nio_op_take_name(struct numio_op *op, uint64_t name)
+{
+    /* relaxed: written before the submission, which the completion came after */
+    if (atomic_load_explicit(nio_op_name_word(op), memory_order_relaxed) != name)
+        return false;
+    /* relaxed: as above; an exchange would cost more and find no more on one thread */
+    atomic_store_explicit(nio_op_name_word(op), 0, memory_order_relaxed);
+    return true;
 }
 
 /* The image's opcode: its first byte. */

@@ -142,7 +142,7 @@ void nio_uring_cancel(struct nio_driver *driver, struct numio_op *op)
     if (op->_place != NIO_OP_PLACE_RING)
         return; /* asked before */
     op->_place = NIO_OP_PLACE_CANCEL_SENT;
-    uint64_t name = op->_sqe[NIO_OP_WORD_LINK];
+    uint64_t name = nio_op_name(op);
     if (name == 0)
         return; /* it has ended */
     /* What waits for its time already waits for room, too, as a rule: it is no use to wait again.

@@ -23,6 +23,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -34,11 +35,11 @@
 enum {
     SLOTS = 700,
     OPS_PER_LIFE = 20000,
-    DEFAULT_OPS = 400000,
+    DEFAULT_OPS = 200000,
     BURST_MAX = 40,
     POISON = 0xa5,
     DRAIN_STEPS_MAX = 100000,
-    CHECKED_STEPS = 64
+    SHARED_SLOTS = 100
 };
 
 /* One operation's place.  `op` is poisoned while the slot is free. */
@@ -366,6 +367,163 @@ static void live(uint64_t seed, uint64_t count)
     model.lives++;
 }
 
+/* ---- threads ------------------------------------------------------------------------------ */
+
+/* One operation of the threads' game: its result is in its image, so nobody but the owner and who
+ * completes it knows of it. */
+struct shared_slot {
+    struct numio_op op;
+    struct nio_task task;
+    _Atomic bool has_ended; /* who completes it, for the owner */
+    int32_t expected;
+    bool is_cancelled;
+};
+
+static struct game {
+    struct nio_driver *driver;
+    struct nio_rng rng;        /* owner */
+    struct nio_rng kernel_rng; /* under the ring's mutex */
+    _Atomic bool is_over;
+    uint64_t submitted, by_sibling;
+    struct shared_slot slots[SHARED_SLOTS];
+} game;
+
+static void decide_shared(void *arg, const struct io_uring_sqe *sqe, struct shim_plan *plan)
+{
+    (void)arg;
+    if ((sqe->user_data & NIO_TAG_MASK) != NIO_TAG_OP)
+        return; /* the watch: a real eventfd */
+    plan->is_given = true;
+    plan->result = (int32_t)sqe->off;
+    if (nio_rng_below(&game.kernel_rng, 2))
+        plan->delay_ns = nio_rng_below(&game.kernel_rng, 30000);
+    plan->on_cancel = nio_rng_below(&game.kernel_rng, 4) ? SHIM_CANCEL_ENDS : SHIM_CANCEL_LATE;
+}
+
+/* The owner or the sibling. */
+static void on_shared_end(const struct nio_schedule *self, struct nio_task *task)
+{
+    struct shared_slot *slot = NIO_CONTAINER_OF(task, struct shared_slot, task);
+    (void)self;
+    /* [SD1] acq_rel: publishes the result.  Pairs with [SD2]. */
+    STRESS_CHECK(!atomic_exchange_explicit(&slot->has_ended, true, memory_order_acq_rel));
+}
+
+static const struct nio_schedule shared_scheduler = { .schedule = on_shared_end,
+                                                      .release = on_release };
+
+static void submit_shared(struct shared_slot *slot)
+{
+    slot->expected = (int32_t)nio_rng_below(&game.rng, 100000);
+    slot->is_cancelled = false;
+    /* relaxed: published with the operation */
+    atomic_store_explicit(&slot->has_ended, false, memory_order_relaxed);
+    numio_op_read(&slot->op, 3, slot, 1, slot->expected);
+    slot->op._task = &slot->task;
+    slot->op._state = NIO_OP_STARTED;
+    /* relaxed: as above */
+    atomic_store_explicit(&slot->task.state, 2 * NIO_STATE_REF, memory_order_relaxed);
+    game.submitted++;
+    nio_driver_submit(game.driver, &slot->op);
+}
+
+/* Looks at each operation; starts ended ones again unless it is over.  True: none is in flight. */
+static bool look_at_all(bool is_over)
+{
+    bool none = true;
+    for (unsigned i = 0; i < SHARED_SLOTS; i++) {
+        struct shared_slot *slot = &game.slots[i];
+        /* [SD2] acquire: sees the result.  Pairs with [SD1]. */
+        if (!atomic_load_explicit(&slot->has_ended, memory_order_acquire)) {
+            none = false;
+            if (nio_rng_below(&game.rng, 64) == 0) {
+                slot->is_cancelled = true;
+                nio_driver_cancel(game.driver, &slot->op);
+            }
+            continue;
+        }
+        if (slot->expected < 0)
+            continue; /* it was looked at */
+        STRESS_CHECK(slot->op._result == slot->expected ||
+                     (slot->op._result == -ECANCELED && slot->is_cancelled));
+        memset(&slot->op, POISON, sizeof slot->op);
+        slot->expected = -1;
+        if (!is_over && nio_rng_below(&game.rng, 4)) {
+            submit_shared(slot);
+            none = false;
+        }
+    }
+    return none;
+}
+
+static void start_some(void)
+{
+    for (unsigned i = 0; i < SHARED_SLOTS; i++) {
+        struct shared_slot *slot = &game.slots[i];
+        if (slot->expected >= 0 || nio_rng_below(&game.rng, 4))
+            continue;
+        STRESS_CHECK(is_poisoned(&slot->op));
+        submit_shared(slot);
+    }
+}
+
+static void *reap_behind(void *arg)
+{
+    (void)arg;
+    /* relaxed: only ends the loop */
+    while (!atomic_load_explicit(&game.is_over, memory_order_relaxed)) {
+        unsigned done = nio_driver_reap_for(game.driver, 16);
+        game.by_sibling += done;
+        if (done)
+            nio_driver_unpark(game.driver);
+        else
+            (void)usleep(10); /* a pace */
+    }
+    return NULL;
+}
+
+static void play(enum numio_driver profile, uint64_t seed, uint64_t end_ns)
+{
+    struct shim_config config = { .has_thread = true,
+                                  .has_message = seed % 2 == 0,
+                                  .decide = decide_shared };
+    struct nio_driver_options options = {
+        .profile = profile, .entries = 8u << seed % 3, .attach_fd = -1, .sq_cpu = -1
+    };
+    pthread_t sibling;
+    bool is_over = false;
+    memset(&game, 0, sizeof game);
+    nio_rng_init(&game.rng, &seed);
+    nio_rng_init(&game.kernel_rng, &seed);
+    for (unsigned i = 0; i < SHARED_SLOTS; i++) {
+        game.slots[i].task.scheduler = &shared_scheduler;
+        game.slots[i].expected = -1;
+        /* relaxed: before any thread */
+        atomic_store_explicit(&game.slots[i].has_ended, true, memory_order_relaxed);
+        memset(&game.slots[i].op, POISON, sizeof game.slots[i].op);
+    }
+    shim_begin(&config);
+    STRESS_CHECK(nio_driver_create(&options, &game.driver) == 0);
+    STRESS_CHECK(pthread_create(&sibling, NULL, reap_behind, NULL) == 0);
+    while (!look_at_all(is_over) || !is_over) {
+        is_over = nio_now_ns() > end_ns;
+        if (!is_over)
+            start_some();
+        if (nio_driver_in_flight(game.driver) > 0)
+            nio_driver_park(game.driver, -1); /* a lost wake is for ever */
+        (void)nio_driver_reap(game.driver, 16);
+    }
+    /* relaxed: only ends the loop */
+    atomic_store_explicit(&game.is_over, true, memory_order_relaxed);
+    STRESS_CHECK(pthread_join(sibling, NULL) == 0);
+    STRESS_CHECK(nio_driver_in_flight(game.driver) == 0);
+    nio_driver_destroy(game.driver);
+    shim_end();
+    (void)printf("%s: %" PRIu64 " operations, %" PRIu64 " by the sibling\n",
+                 profile == NUMIO_DRIVER_DEFER ? "defer" : "sqpoll", game.submitted,
+                 game.by_sibling);
+}
+
 static void on_abort(int number)
 {
     static char text[] = "\nreplay: stress_driver_shim                      1\n";
@@ -382,7 +540,7 @@ int main(int argc, char **argv)
     uint64_t seed;
     if (argc > 1)
         (void)setenv("NUMIO_TEST_SEED", argv[1], 1); /* no memory: another seed, which is printed */
-    (void)stress_start(&seed);                       /* this part is bounded by the count */
+    uint64_t end_ns = stress_start(&seed);           /* the first part is bounded by its count */
     uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : DEFAULT_OPS;
     if (argc > 2)
         (void)alarm(0); /* as long as it takes */
@@ -397,5 +555,10 @@ int main(int argc, char **argv)
                  seed, model.submitted, model.lives, (nio_now_ns() - began_ns) / 1000000,
                  model.cancelled, model.late, model.multishot, model.by_sibling, model.overflowed,
                  model.dead);
+    if (argc > 1)
+        return 0; /* what replays has no threads */
+    uint64_t half_ns = (end_ns - began_ns) / 2;
+    play(NUMIO_DRIVER_SQPOLL, seed, nio_now_ns() + half_ns);
+    play(NUMIO_DRIVER_DEFER, seed, nio_now_ns() + half_ns);
     return 0;
 }
