@@ -61,23 +61,15 @@ static void run_on_shim(enum numio_driver profile, void (*body)(struct nio_drive
 }
 
 /* A test body that runs with a driver of 16 entries on the shim. */
-#define EACH_RING(name)                                                                            \
+#define EACH_RING(suite, name)                                                                     \
     static void name(struct nio_driver *driver);                                                   \
-    Test(driver_faults, name##_sqpoll, .timeout = 30)                                              \
+    Test(suite, name##_sqpoll, .timeout = 30)                                                      \
     {                                                                                              \
         run_on_shim(NUMIO_DRIVER_SQPOLL, name);                                                    \
     }                                                                                              \
-    Test(driver_faults, name##_defer, .timeout = 30)                                               \
+    Test(suite, name##_defer, .timeout = 30)                                                       \
     {                                                                                              \
         run_on_shim(NUMIO_DRIVER_DEFER, name);                                                     \
-    }                                                                                              \
-    static void name(struct nio_driver *driver)
-
-#define SQPOLL_RING(name)                                                                          \
-    static void name(struct nio_driver *driver);                                                   \
-    Test(driver_faults, name, .timeout = 30)                                                       \
-    {                                                                                              \
-        run_on_shim(NUMIO_DRIVER_SQPOLL, name);                                                    \
     }                                                                                              \
     static void name(struct nio_driver *driver)
 
@@ -149,39 +141,39 @@ static void expect_error(struct nio_driver *driver, int error)
     }
 }
 
-EACH_RING(no_buffers_is_told)
+EACH_RING(driver_faults, no_buffers_is_told)
 {
     expect_error(driver, ENOBUFS);
 }
 
-EACH_RING(no_descriptors_is_told)
+EACH_RING(driver_faults, no_descriptors_is_told)
 {
     expect_error(driver, EMFILE);
 }
 
-EACH_RING(no_space_is_told)
+EACH_RING(driver_faults, no_space_is_told)
 {
     expect_error(driver, ENOSPC);
 }
 
-EACH_RING(an_io_error_is_told)
+EACH_RING(driver_faults, an_io_error_is_told)
 {
     expect_error(driver, EIO);
 }
 
-EACH_RING(a_reset_connection_is_told)
+EACH_RING(driver_faults, a_reset_connection_is_told)
 {
     expect_error(driver, ECONNRESET);
 }
 
-EACH_RING(a_broken_pipe_is_told)
+EACH_RING(driver_faults, a_broken_pipe_is_told)
 {
     expect_error(driver, EPIPE);
 }
 
 /* ---- completions that are not as they should be -------------------------------------------- */
 
-EACH_RING(completions_in_any_order_end_their_own_operations)
+EACH_RING(driver_faults, completions_in_any_order_end_their_own_operations)
 {
     for (unsigned i = 0; i < PLANS; i++) /* 37 is prime to 64: each delay once */
         plans[i] = (struct shim_plan){ .result = (int32_t)i, .delay_ns = i * 37 % PLANS * 1000 };
@@ -191,7 +183,7 @@ EACH_RING(completions_in_any_order_end_their_own_operations)
         cr_assert_eq(many[i]._result, (int32_t)i);
 }
 
-EACH_RING(completions_that_announce_more_do_not_end_the_operation)
+EACH_RING(driver_faults, completions_that_announce_more_do_not_end_the_operation)
 {
     struct numio_op op;
     plans[0] = (struct shim_plan){ .result = 7, .more = 5 };
@@ -244,7 +236,7 @@ Test(driver_faults, a_completion_that_comes_twice_is_noticed, .timeout = 30)
 
 /* ---- cancelling --------------------------------------------------------------------------- */
 
-EACH_RING(a_late_completion_after_its_cancel_ends_the_operation_once)
+EACH_RING(driver_faults, a_late_completion_after_its_cancel_ends_the_operation_once)
 {
     struct numio_op op;
     plans[0] =
@@ -261,7 +253,7 @@ EACH_RING(a_late_completion_after_its_cancel_ends_the_operation_once)
     cr_assert_eq(shim_counts(nio_driver_ring_fd(driver)).cancels, 1, "one was enough");
 }
 
-EACH_RING(a_cancel_that_found_nothing_or_could_not_is_tried_again)
+EACH_RING(driver_faults, a_cancel_that_found_nothing_or_could_not_is_tried_again)
 {
     struct numio_op hidden, hard;
     plans[0] = (struct shim_plan){ .delay_ns = SHIM_NEVER, .on_cancel = SHIM_CANCEL_MISSES };
@@ -280,7 +272,7 @@ EACH_RING(a_cancel_that_found_nothing_or_could_not_is_tried_again)
     cr_assert_geq(shim_counts(nio_driver_ring_fd(driver)).cancels, 6, "again and again");
 }
 
-EACH_RING(the_cancel_of_a_completed_operation_does_nothing)
+EACH_RING(driver_faults, the_cancel_of_a_completed_operation_does_nothing)
 {
     struct numio_op op;
     int fd = nio_driver_ring_fd(driver);
@@ -333,7 +325,7 @@ Test(driver_faults, refused_submissions_are_handed_over_again, .timeout = 30)
     }
 }
 
-EACH_RING(a_ring_that_takes_one_at_a_time_gets_them_all_in_order)
+EACH_RING(driver_faults, a_ring_that_takes_one_at_a_time_gets_them_all_in_order)
 {
     faults(driver, (struct shim_faults){ .take_max = 1 });
     submit_many(driver, MANY);
@@ -343,7 +335,7 @@ EACH_RING(a_ring_that_takes_one_at_a_time_gets_them_all_in_order)
     expect_many(MANY, 0);
 }
 
-EACH_RING(an_interrupted_park_loses_nothing)
+EACH_RING(driver_faults, an_interrupted_park_loses_nothing)
 {
     struct numio_op op;
     plans[0] = (struct shim_plan){ .result = 1, .delay_ns = 1000000 };
@@ -357,7 +349,7 @@ EACH_RING(an_interrupted_park_loses_nothing)
     cr_assert_eq(op._result, 1);
 }
 
-EACH_RING(what_overflows_the_completion_queue_is_fetched)
+EACH_RING(driver_faults, what_overflows_the_completion_queue_is_fetched)
 {
     for (unsigned i = 0; i < PLANS; i++)
         plans[i] = (struct shim_plan){ .result = 5, .more = 2 };
@@ -373,7 +365,7 @@ EACH_RING(what_overflows_the_completion_queue_is_fetched)
     expect_many(100, 5);
 }
 
-EACH_RING(a_watch_that_the_kernel_gives_up_is_set_again)
+EACH_RING(driver_faults, a_watch_that_the_kernel_gives_up_is_set_again)
 {
     struct numio_op op;
     int fd = nio_driver_ring_fd(driver);
@@ -392,8 +384,9 @@ EACH_RING(a_watch_that_the_kernel_gives_up_is_set_again)
 
 /* ---- the SQ thread ------------------------------------------------------------------------ */
 
-SQPOLL_RING(a_sleeping_sq_thread_is_woken_by_what_is_submitted)
+Test(driver_faults, a_sleeping_sq_thread_is_woken_by_what_is_submitted, .timeout = 30)
 {
+    struct nio_driver *driver = begin(NUMIO_DRIVER_SQPOLL, 16);
     int fd = nio_driver_ring_fd(driver);
     for (unsigned i = 0; i < 20; i++) {
         shim_sleep(fd);
@@ -407,10 +400,12 @@ SQPOLL_RING(a_sleeping_sq_thread_is_woken_by_what_is_submitted)
         submit_many(driver, 0);
         cr_assert(harness_drain(driver, 1000)); /* a park wakes it as well */
     }
+    end(driver);
 }
 
-SQPOLL_RING(a_starved_sq_thread_holds_up_neither_timers_nor_whoever_unparks)
+Test(driver_faults, a_starved_sq_thread_holds_up_neither_timers_nor_whoever_unparks, .timeout = 30)
 {
+    struct nio_driver *driver = begin(NUMIO_DRIVER_SQPOLL, 16);
     struct numio_op timer;
     uint64_t began_ns = shim_now_ns();
     faults(driver, (struct shim_faults){ .starved_until_ns = began_ns + 100 * (uint64_t)ms });
@@ -428,10 +423,12 @@ SQPOLL_RING(a_starved_sq_thread_holds_up_neither_timers_nor_whoever_unparks)
     cr_assert_eq(taken_count, 0, "it was starved all the time");
     cr_assert(harness_drain(driver, 1000));
     expect_many(MANY, 0);
+    end(driver);
 }
 
-SQPOLL_RING(a_starved_sq_thread_holds_up_no_cancel)
+Test(driver_faults, a_starved_sq_thread_holds_up_no_cancel, .timeout = 30)
 {
+    struct nio_driver *driver = begin(NUMIO_DRIVER_SQPOLL, 16);
     for (unsigned i = 0; i < PLANS; i++)
         plans[i] = (struct shim_plan){ .delay_ns = SHIM_NEVER };
     submit_many(driver, 64);
@@ -445,6 +442,7 @@ SQPOLL_RING(a_starved_sq_thread_holds_up_no_cancel)
     cr_assert_eq(nio_driver_in_flight(driver), 64, "nothing could end yet");
     cr_assert(harness_drain(driver, 5000));
     expect_many(64, -ECANCELED); /* and none of the cancels was lost */
+    end(driver);
 }
 
 static void submit_of_all_kinds(struct nio_driver *driver)
@@ -463,8 +461,9 @@ static void submit_of_all_kinds(struct nio_driver *driver)
     nio_driver_cancel(driver, &many[MANY - 1]);
 }
 
-SQPOLL_RING(without_its_sq_thread_a_ring_ends_everything_and_says_why)
+Test(driver_faults, without_its_sq_thread_a_ring_ends_everything_and_says_why, .timeout = 30)
 {
+    struct nio_driver *driver = begin(NUMIO_DRIVER_SQPOLL, 16);
     struct numio_op late, timer;
     int fd = nio_driver_ring_fd(driver);
     submit_of_all_kinds(driver);
@@ -490,10 +489,12 @@ SQPOLL_RING(without_its_sq_thread_a_ring_ends_everything_and_says_why)
     cr_assert_eq(shim_counts(fd).enters, enters, "and sleep without the ring");
     cr_assert_not(nio_driver_needs_flush(driver), "the owner is not kept busy");
     cr_assert_not(nio_driver_has_completions(driver));
+    end(driver);
 }
 
-SQPOLL_RING(an_sq_thread_that_ends_under_a_sleeping_owner_is_noticed)
+Test(driver_faults, an_sq_thread_that_ends_under_a_sleeping_owner_is_noticed, .timeout = 30)
 {
+    struct nio_driver *driver = begin(NUMIO_DRIVER_SQPOLL, 16);
     struct numio_op op;
     int fd = nio_driver_ring_fd(driver);
     plans[0] = (struct shim_plan){ .result = 1, .delay_ns = SHIM_NEVER };
@@ -506,6 +507,7 @@ SQPOLL_RING(an_sq_thread_that_ends_under_a_sleeping_owner_is_noticed)
     nio_driver_park(driver, -1); /* the enter says so */
     cr_assert(harness_wait(driver, &op, 10));
     cr_assert_eq(op._result, -EOWNERDEAD);
+    end(driver);
 }
 
 /* ---- the kernel itself ---------------------------------------------------------------------- */

@@ -65,13 +65,13 @@ static void run(enum numio_driver profile, int64_t (*body)(void *arg), void *arg
     cr_assert_eq(line, 0, "line %ld", (long)line);
 }
 
-#define EACH_RING(name)                                                                            \
+#define EACH_RING(suite, name)                                                                     \
     static int64_t name(void *arg);                                                                \
-    Test(short_transfers, name##_sqpoll, .timeout = 60)                                            \
+    Test(suite, name##_sqpoll, .timeout = 60)                                                      \
     {                                                                                              \
         run(NUMIO_DRIVER_SQPOLL, name, NULL);                                                      \
     }                                                                                              \
-    Test(short_transfers, name##_defer, .timeout = 60)                                             \
+    Test(suite, name##_defer, .timeout = 60)                                                       \
     {                                                                                              \
         run(NUMIO_DRIVER_DEFER, name, NULL);                                                       \
     }                                                                                              \
@@ -117,7 +117,7 @@ static int64_t receive_everything(void *arg)
     return 0;
 }
 
-EACH_RING(what_is_sent_in_pieces_arrives_whole)
+EACH_RING(short_transfers, what_is_sent_in_pieces_arrives_whole)
 {
     struct numio_join *joins[2 * PAIRS];
     (void)arg;
@@ -149,7 +149,7 @@ static int make_file(void)
     return fd;
 }
 
-EACH_RING(a_file_written_in_pieces_is_whole)
+EACH_RING(short_transfers, a_file_written_in_pieces_is_whole)
 {
     static char written[BYTES], got[BYTES];
     int fd = make_file();
@@ -165,7 +165,7 @@ EACH_RING(a_file_written_in_pieces_is_whole)
     return numio_close(fd);
 }
 
-EACH_RING(buffered_lines_lose_no_byte)
+EACH_RING(short_transfers, buffered_lines_lose_no_byte)
 {
     char out[100], in[100], expected[64];
     const char *got;
@@ -191,7 +191,7 @@ EACH_RING(buffered_lines_lose_no_byte)
     return numio_close(fd);
 }
 
-EACH_RING(a_disk_that_is_full_half_way_is_told)
+EACH_RING(short_transfers, a_disk_that_is_full_half_way_is_told)
 {
     static char written[BYTES];
     int fd = make_file();
@@ -209,7 +209,7 @@ EACH_RING(a_disk_that_is_full_half_way_is_told)
     return numio_close(fd);
 }
 
-EACH_RING(a_peer_that_resets_half_way_is_told_and_nobody_else_is)
+EACH_RING(short_transfers, a_peer_that_resets_half_way_is_told_and_nobody_else_is)
 {
     struct numio_join *sender, *receiver, *other[2];
     (void)arg;

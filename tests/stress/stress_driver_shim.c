@@ -6,7 +6,8 @@
  * thread, so that a seed replays a run to the last step.  Each life of a driver has a seed of its
  * own, SEED and up: what fails names the life's, and `stress_driver_shim THAT 1` begins with it.
  * A model knows of each operation what the shim decided, and checks
- *   - each ends once, with that result, or unsubmitted with -ECANCELED if it was asked to;
+ *   - each is taken in the order of submission, and ends once, with that result, or unsubmitted
+ * with -ECANCELED if it was asked to;
  *   - a timer not before its time;
  *   - what the driver says is in flight is what the model has, after every step (the credits);
  *   - what has ended is not touched: its memory is poisoned and looked at before it is used again;
@@ -39,6 +40,7 @@ enum {
     BURST_MAX = 40,
     POISON = 0xa5,
     DRAIN_STEPS_MAX = 100000,
+    ENDLESS_MAX = 4,
     SHARED_SLOTS = 100
 };
 
@@ -47,7 +49,8 @@ struct slot {
     struct numio_op op;
     struct nio_task task;
     unsigned place; /* in `order` */
-    bool is_in_flight, is_timer, is_cancelled, is_posted;
+    bool is_in_flight, is_timer, is_cancelled, is_posted, is_endless;
+    uint64_t number; /* of its submission */
     int32_t result;  /* what was posted */
     uint64_t due_ns; /* of a timer */
 };
@@ -58,7 +61,8 @@ static struct model {
     struct nio_driver *driver;
     struct nio_uring *uring;
     int ring_fd;
-    unsigned in_flight;
+    unsigned in_flight, endless; /* the latter end only when they are cancelled */
+    uint64_t last_taken;
     bool will_die, is_dead, may_overflow;
     uint64_t submitted, ended, cancelled, late, multishot, dead, by_sibling, overflowed, lives;
     unsigned order[SLOTS]; /* slots in flight first, the free ones behind */
@@ -127,6 +131,7 @@ static void on_end(const struct nio_schedule *self, struct nio_task *task)
         HOLDS(result == -ECANCELED && slot->is_cancelled, result, slot->is_cancelled);
     }
     model.cancelled += result == -ECANCELED;
+    model.endless -= slot->is_endless;
     slot->is_in_flight = false;
     memset(&slot->op, POISON, sizeof slot->op);
     swap_places(slot->place, --model.in_flight);
@@ -163,8 +168,17 @@ static void decide(void *arg, const struct io_uring_sqe *sqe, struct shim_plan *
         plan->delay_ns = one_in(4) ? SHIM_NEVER : below(1000000);
         return;
     }
-    const struct slot *slot = slot_of(sqe->user_data);
+    struct slot *slot = slot_of(sqe->user_data);
     HOLDS(slot->is_in_flight && !slot->is_posted, slot->is_in_flight, slot->is_posted);
+    HOLDS(slot->number > model.last_taken, slot->number, model.last_taken);
+    model.last_taken = slot->number;
+    if (model.endless < ENDLESS_MAX && one_in(32)) {
+        model.endless++;
+        slot->is_endless = true;
+        plan->delay_ns = SHIM_NEVER;
+        plan->on_cancel = one_in(2) ? SHIM_CANCEL_ENDS : SHIM_CANCEL_MISSES;
+        return;
+    }
     plan->on_cancel = one_in(2) ? SHIM_CANCEL_ENDS : (enum shim_cancel)below(4);
     model.late += plan->on_cancel != SHIM_CANCEL_ENDS;
     /* Counted in the CQ by nobody: it may overflow, and without an SQ thread the kernel gives what
@@ -196,7 +210,8 @@ static void submit_one(void)
     struct slot *slot = &model.slots[model.order[model.in_flight++]];
     HOLDS(is_poisoned(&slot->op), slot - model.slots, slot->op._result);
     slot->is_in_flight = true;
-    slot->is_cancelled = slot->is_posted = false;
+    slot->is_cancelled = slot->is_posted = slot->is_endless = false;
+    slot->number = model.submitted + 1;
     slot->is_timer = one_in(16);
     if (slot->is_timer) {
         uint64_t delay_ns = one_in(2) ? below(50000) : below(3000000);
@@ -238,7 +253,7 @@ static void reap_for(void)
 static void park(void)
 {
     static const int64_t limits_ns[] = { 0, 100, 30000, 2000000 };
-    bool is_sure = model.in_flight > 0 && one_in(2);
+    bool is_sure = model.in_flight > model.endless && one_in(2);
     nio_driver_park(model.driver, is_sure ? -1 : limits_ns[below(NIO_ARRAY_LEN(limits_ns))]);
 }
 
@@ -316,7 +331,8 @@ static void create(void)
     model.uring = nio_uring_of(model.driver);
     model.ring_fd = nio_driver_ring_fd(model.driver);
     model.is_dead = model.may_overflow = false;
-    model.in_flight = 0;
+    model.in_flight = model.endless = 0;
+    model.last_taken = 0;
     for (unsigned i = 0; i < SLOTS; i++) {
         model.order[i] = i;
         model.slots[i].place = i;
@@ -331,6 +347,12 @@ static void drain(void)
     struct shim_faults none = { 0 };
     unsigned steps = 0;
     shim_set_faults(model.ring_fd, &none);
+    for (unsigned i = 0; i < SLOTS; i++) {
+        if (!model.slots[i].is_in_flight)
+            continue;
+        model.slots[i].is_cancelled = true;
+        nio_driver_cancel(model.driver, &model.slots[i].op);
+    }
     while (model.in_flight > 0) {
         nio_driver_park(model.driver, -1);
         (void)nio_driver_reap(model.driver, 64);
