@@ -298,6 +298,14 @@ EACH_RING(driver_faults, the_cancel_of_a_completed_operation_does_nothing)
 
 static void expect_refused(struct nio_driver *driver, int error)
 {
+    faults(driver, (struct shim_faults){ .enter_error = error, .enter_errors = 2 });
+    submit_many(driver, 3); /* none of them waits for a credit */
+    for (unsigned i = 0; i < 3; i++) {
+        nio_driver_flush(driver);
+        cr_assert_eq(nio_driver_needs_flush(driver), i < 2, "after %u refusals", i);
+    }
+    cr_assert(harness_drain(driver, 1000));
+    taken_count = 0;
     faults(driver, (struct shim_faults){ .enter_error = error, .enter_errors = 40 });
     submit_many(driver, MANY);
     for (unsigned i = 0; i < 4; i++) {
@@ -363,6 +371,39 @@ EACH_RING(driver_faults, what_overflows_the_completion_queue_is_fetched)
     cr_assert(nio_driver_has_completions(driver), "the flag counts as one");
     cr_assert(harness_drain(driver, 1000));
     expect_many(100, 5);
+}
+
+static void take_for_another(struct nio_driver *driver)
+{
+    unsigned done;
+    do { /* a sibling takes nothing behind a wake */
+        shim_pass(nio_driver_ring_fd(driver), 1000);
+        done = nio_driver_reap_for(driver, 64);
+    } while (done > 0);
+}
+
+EACH_RING(driver_faults, credits_that_came_back_for_nobody_keep_no_owner_awake)
+{
+    struct numio_op op;
+    for (unsigned i = 0; i < PLANS; i++)
+        plans[i] = (struct shim_plan){ .result = 1 };
+    submit_many(driver, MANY); /* most of them are queued */
+    nio_driver_flush(driver);
+    for (unsigned i = 0; i < MANY; i++)
+        if (many[i]._place == NIO_OP_PLACE_QUEUED)
+            nio_driver_cancel(driver, &many[i]);
+    take_for_another(driver);
+    cr_assert(harness_drain(driver, 1000));
+    plans[0] = (struct shim_plan){ .result = 1, .delay_ns = SHIM_NEVER };
+    submit_recv(driver, &op, 0);
+    nio_driver_park(driver, 1000);
+    (void)nio_driver_reap(driver, 8);
+    cr_assert_not(nio_driver_has_completions(driver), "there is nothing");
+    uint64_t before_ns = shim_now_ns();
+    nio_driver_park(driver, ms);
+    cr_assert_geq(shim_now_ns() - before_ns, (uint64_t)ms, "so it sleeps");
+    nio_driver_cancel(driver, &op);
+    cr_assert(harness_wait(driver, &op, 100));
 }
 
 EACH_RING(driver_faults, a_watch_that_the_kernel_gives_up_is_set_again)

@@ -96,6 +96,13 @@ static void push_op(struct nio_uring *uring, struct numio_op *op)
         uring->base.is_eager = true;
 }
 
+/* The queue is empty. */
+static void set_not_starved(struct nio_uring *uring)
+{
+    /* relaxed: a sibling that still sees WAITS unparks for nothing */
+    atomic_store_explicit(&uring->starved, NIO_STARVED_NOT, memory_order_relaxed);
+}
+
 /* The SQ thread has ended (-EOWNERDEAD) and takes nothing any more: what it has not taken, and what
  * waits for it, ends.  What it had taken the kernel has cancelled; its completions are in the CQ,
  * or will be.  From here on there is no room in the SQ, so that all that is submitted comes here.
@@ -124,8 +131,7 @@ static void bury(struct nio_uring *uring)
     }
     uring->queued_cancelled = 0;
     uring->base.flush_wanted = false;
-    /* relaxed: a sibling that still sees WAITS unparks for nothing */
-    atomic_store_explicit(&uring->starved, NIO_STARVED_NOT, memory_order_relaxed);
+    set_not_starved(uring);
 }
 
 /* Moves operations from the queue to the SQ while there are credits and room.  The cancelled ones
@@ -155,8 +161,7 @@ static void feed(struct nio_uring *uring)
         credits--;
     }
     if (!uring->queue.head)
-        /* relaxed: a sibling that still sees WAITS unparks for nothing */
-        atomic_store_explicit(&uring->starved, NIO_STARVED_NOT, memory_order_relaxed);
+        set_not_starved(uring);
 }
 
 /* Ends the cancelled operations of the queue: one walk for any number of them. */
@@ -174,6 +179,8 @@ static void sweep(struct nio_uring *uring)
     }
     uring->queue = kept;
     uring->queued_cancelled = 0;
+    if (!uring->queue.head)
+        set_not_starved(uring);
 }
 
 void nio_uring_submit(struct nio_driver *driver, struct numio_op *op)

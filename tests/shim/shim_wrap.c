@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <linux/futex.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +43,7 @@ int __wrap_io_uring_register_iowq_aff(struct io_uring *ring, size_t bytes, const
 int __wrap_io_uring_register_iowq_max_workers(struct io_uring *ring, unsigned *values);
 struct io_uring_probe *__wrap_io_uring_get_probe_ring(struct io_uring *ring);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ret_time);
-long __wrap_syscall(long number, ...);
+long __wrap_syscall(long number, long a0, long a1, long a2, long a3, long a4, long a5);
 
 /* NULL: not a simulated ring. */
 static struct shim_ring *ring_of(int fd)
@@ -134,14 +133,11 @@ static long post_message(const struct io_uring_sqe *sqe)
     return 0;
 }
 
-long __wrap_syscall(long number, ...)
+/* As many arguments as there can be: those that the caller has not given do not matter, and are not
+ * looked at but by the C library's own function of this form. */
+long __wrap_syscall(long number, long a0, long a1, long a2, long a3, long a4, long a5)
 {
-    va_list args;
-    long a[6];
-    va_start(args, number);
-    for (unsigned i = 0; i < 6; i++)
-        a[i] = va_arg(args, long); /* as the C library: those that were not given do not matter */
-    va_end(args);
+    const long a[6] = { a0, a1, a2, a3, a4, a5 };
     if (is_virtual() && number == SYS_futex) {
         if ((int)a[1] != FUTEX_WAIT_PRIVATE)
             return 0;

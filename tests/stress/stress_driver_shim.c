@@ -63,7 +63,7 @@ static struct model {
     int ring_fd;
     unsigned in_flight, endless; /* the latter end only when they are cancelled */
     uint64_t last_taken;
-    bool will_die, is_dead, may_overflow;
+    bool is_strict, will_die, is_dead, may_overflow; /* strict: nothing makes the CQ overflow */
     uint64_t submitted, ended, cancelled, late, multishot, dead, by_sibling, overflowed, lives;
     unsigned order[SLOTS]; /* slots in flight first, the free ones behind */
     struct slot slots[SLOTS];
@@ -183,7 +183,7 @@ static void decide(void *arg, const struct io_uring_sqe *sqe, struct shim_plan *
     model.late += plan->on_cancel != SHIM_CANCEL_ENDS;
     /* Counted in the CQ by nobody: it may overflow, and without an SQ thread the kernel gives what
      * overflowed to nobody. */
-    if (!model.will_die && one_in(64)) {
+    if (!model.is_strict && one_in(64)) {
         plan->more = 1 + below(4);
         model.multishot++;
         model.may_overflow = true;
@@ -269,7 +269,7 @@ static void change_faults(void)
         faults.take_max = 1 + below(8);
     if (one_in(4))
         faults.starved_until_ns = shim_now_ns() + below(one_in(8) ? 20000000 : 200000);
-    if (!model.will_die && one_in(16)) {
+    if (!model.is_strict && one_in(16)) {
         faults.cq_room = 1 + below(16);
         model.may_overflow = true;
     }
@@ -374,6 +374,7 @@ static void live(uint64_t seed, uint64_t count)
     create();
     uint64_t end = model.submitted + count;
     model.will_die = model.uring->is_sqpoll && one_in(8);
+    model.is_strict = model.will_die || one_in(2);
     uint64_t death = model.submitted + below((uint32_t)count + 1);
     while (model.submitted < end) {
         if (model.will_die && !model.is_dead && model.submitted >= death) {
