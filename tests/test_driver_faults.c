@@ -357,6 +357,22 @@ EACH_RING(driver_faults, an_interrupted_park_loses_nothing)
     cr_assert_eq(op._result, 1);
 }
 
+EACH_RING(driver_faults, the_completion_queue_holds_all_that_is_in_flight)
+{
+    int fd = nio_driver_ring_fd(driver);
+    submit_many(driver, MANY);
+    for (unsigned i = 0; i < MANY; i++) { /* nobody reaps */
+        nio_driver_flush(driver);
+        shim_pass(fd, 1000);
+        nio_driver_unpark(driver);
+        nio_driver_park(driver, 0);
+    }
+    cr_assert_gt(taken_count, 16, "more than the SQ holds");
+    cr_assert_eq(shim_counts(fd).overflowed, 0);
+    cr_assert(harness_drain(driver, 1000));
+    expect_many(MANY, 0);
+}
+
 EACH_RING(driver_faults, what_overflows_the_completion_queue_is_fetched)
 {
     for (unsigned i = 0; i < PLANS; i++)

@@ -253,7 +253,8 @@ static void reap_for(void)
 static void park(void)
 {
     static const int64_t limits_ns[] = { 0, 100, 30000, 2000000 };
-    bool is_sure = model.in_flight > model.endless && one_in(2);
+    /* Which ones are endless shows when they are taken. */
+    bool is_sure = model.in_flight > ENDLESS_MAX && one_in(2);
     nio_driver_park(model.driver, is_sure ? -1 : limits_ns[below(NIO_ARRAY_LEN(limits_ns))]);
 }
 
