@@ -17,7 +17,7 @@
  * thread that sleeps, starves or ends, a watch that the kernel gives up.
  *
  * Then the same with a real SQ thread and a sibling that reaps, in real time, for ThreadSanitizer:
- * [DU1], [DU2], [DU3] and [DU4] have their other ends in the shim.
+ * [DU1], [DU2], [DU3] and [DU4] have their other ends in the shim; weakened, the first three show.
  * Exit status: 0 passed, 1 failed.
  */
 #include "tests/shim/shim.h"
