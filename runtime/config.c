@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/error.h"
@@ -23,6 +24,14 @@ enum {
     BLOCKING_THREADS_DEFAULT = 64,
     BLOCKING_THREADS_MAX = 4096,
     BLOCKING_QUEUE_DEFAULT = 16384,
+    RECV_BUFFERS_MIN = 16,
+    RECV_BUFFERS_MAX = 32768, /* the kernel's */
+    RECV_BUFFERS_DEFAULT = 512,
+    RECV_BUFFER_BYTES_MIN = 128,
+    RECV_BUFFER_BYTES_MAX = 16 << 20,
+    RECV_BUFFER_BYTES_DEFAULT = 4096,
+    DIRECT_DESCRIPTORS_DEFAULT = 8192,
+    DIRECT_DESCRIPTORS_MAX = 1 << 18, /* what the number of one has room for */
     CPU_CHECK_MS_DEFAULT = 1000,
     CPU_CHECK_MS_MAX = 60000
 };
@@ -96,6 +105,9 @@ static const struct field fields[] = {
     FIELD("REPORT_OVERFLOW", FIELD_BOOL, report_overflow, NULL),
     FIELD("RNG_SEED", FIELD_U64, rng_seed, NULL),
     FIELD("CPU_CHECK_MS", FIELD_UINT, cpu_check_ms, NULL),
+    FIELD("DIRECT_DESCRIPTORS", FIELD_UINT, direct_descriptors, NULL),
+    FIELD("RECV_BUFFERS", FIELD_UINT, recv_buffers, NULL),
+    FIELD("RECV_BUFFER_BYTES", FIELD_SIZE, recv_buffer_bytes, NULL),
 };
 
 /* Index of `text` among the words, -1 if it is none of them. */
@@ -190,6 +202,14 @@ int numio_config_from_env(struct numio_config *config)
     return 0;
 }
 
+static unsigned default_direct_descriptors(void)
+{
+    struct rlimit files = { 0 };
+    (void)getrlimit(RLIMIT_NOFILE, &files); /* cannot fail */
+    return files.rlim_cur < DIRECT_DESCRIPTORS_DEFAULT ? (unsigned)files.rlim_cur
+                                                       : DIRECT_DESCRIPTORS_DEFAULT;
+}
+
 static void fill_defaults(struct numio_config *config)
 {
     if (!config->name)
@@ -211,6 +231,12 @@ static void fill_defaults(struct numio_config *config)
         config->blocking_queue = BLOCKING_QUEUE_DEFAULT;
     if (config->blocking_keep_alive_ns == 0)
         config->blocking_keep_alive_ns = keep_alive_ns_default;
+    if (config->recv_buffers == 0)
+        config->recv_buffers = RECV_BUFFERS_DEFAULT;
+    if (config->direct_descriptors == 0)
+        config->direct_descriptors = default_direct_descriptors();
+    if (config->recv_buffer_bytes == 0)
+        config->recv_buffer_bytes = RECV_BUFFER_BYTES_DEFAULT;
     if (config->rng_seed == 0)
         config->rng_seed = nio_now_ns() | 1;
 }
@@ -223,6 +249,23 @@ static int check_enums(const struct numio_config *c)
         return nio_error(-EINVAL, "driver: %d is no enum numio_driver", (int)c->driver);
     if ((unsigned)c->idle > NUMIO_IDLE_PARK)
         return nio_error(-EINVAL, "idle: %d is no enum numio_idle_policy", (int)c->idle);
+    return 0;
+}
+
+static int check_buffers(const struct numio_config *c)
+{
+    if (c->recv_buffers < RECV_BUFFERS_MIN || c->recv_buffers > RECV_BUFFERS_MAX ||
+        (c->recv_buffers & (c->recv_buffers - 1)) != 0)
+        return nio_error(-EINVAL, "recv_buffers: %u is no power of two from %d to %d",
+                         c->recv_buffers, (int)RECV_BUFFERS_MIN, (int)RECV_BUFFERS_MAX);
+    if (c->direct_descriptors > DIRECT_DESCRIPTORS_MAX)
+        return nio_error(-EINVAL, "direct_descriptors: %u is more than %d", c->direct_descriptors,
+                         (int)DIRECT_DESCRIPTORS_MAX);
+    if (c->recv_buffer_bytes < RECV_BUFFER_BYTES_MIN ||
+        c->recv_buffer_bytes > RECV_BUFFER_BYTES_MAX)
+        return nio_error(-EINVAL, "recv_buffer_bytes: %zu is not from %d to %d",
+                         c->recv_buffer_bytes, (int)RECV_BUFFER_BYTES_MIN,
+                         (int)RECV_BUFFER_BYTES_MAX);
     return 0;
 }
 
@@ -269,5 +312,6 @@ int nio_config_complete(struct numio_config *c)
     if (c->sq_thread_cpu < -1)
         return nio_error(-EINVAL, "sq_thread_cpu: %d is no CPU; -1 lets the plan choose",
                          c->sq_thread_cpu);
-    return check_enums(c);
+    int error = check_buffers(c);
+    return error ? error : check_enums(c);
 }

@@ -20,6 +20,7 @@
 #include "runtime/base/futex.h"
 #include "runtime/base/mem.h"
 #include "runtime/blocking/blocking.h"
+#include "runtime/io/stream.h"
 #include "runtime/lifecycle.h"
 
 enum { GATE_WAIT = 0, GATE_GO, GATE_FAIL };
@@ -129,6 +130,7 @@ static int make_driver(struct nio_worker *worker)
         .sq_mask_count = plan->bind_cpu_count,
         .sq_idle_ms = idle_ms,
         .sq_shares_core = is_shared,
+        .sq_has_rings = node->worker_count > 1,
         .iowq_cpus = has_spare ? plan->spare_cpus : plan->bind_cpus,
         .iowq_cpu_count = has_spare ? plan->spare_cpu_count : plan->bind_cpu_count,
         .offload = offload_to_pool,
@@ -156,6 +158,16 @@ static int set_up(struct nio_worker *worker)
     return rc;
 }
 
+/* Streams that were never closed, once all workers have left their loops. */
+static uint64_t streams_left(const struct numio_handle *handle)
+{
+    uint64_t left = 0;
+    for (unsigned i = 0; i < handle->worker_count; i++)
+        left += nio_counter(&handle->workers[i]->counters.streams_opened) -
+                nio_counter(&handle->workers[i]->counters.streams_closed);
+    return left;
+}
+
 static void tear_down(struct nio_worker *worker)
 {
     struct nio_driver *driver = worker->driver;
@@ -165,7 +177,10 @@ static void tear_down(struct nio_worker *worker)
         nio_driver_counters(driver, &worker->final_io);
         worker->driver = NULL;
         nio_lock_release(&worker->handle->end_lock);
+        if (streams_left(worker->handle) > 0)
+            nio_driver_abandon(driver);
         nio_driver_destroy(driver);
+        nio_recv_buffers_free(worker);
     }
     nio_overflow_thread_leave(&worker->overflow);
     nio_node_arena_restore_thread();
@@ -209,6 +224,11 @@ static void *worker_thread(void *arg)
         bump(&handle->left);
         /* Others may reach for this driver until the starter says that they no longer do. */
         wait_until(&handle->may_leave, 1);
+        if (worker->index == 0 && streams_left(handle) > 0)
+            (void)fprintf(stderr,
+                          "numio: the runtime has ended and %llu streams were not closed by "
+                          "numio_stream_close()\n",
+                          (unsigned long long)streams_left(handle)); /* a hint only */
         nio_worker_set_current(NULL);
     }
     tear_down(worker);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <liburing.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -42,6 +43,7 @@ int nio_driver_base_init(struct nio_driver *driver, enum numio_driver profile)
 
 void nio_driver_base_fini(struct nio_driver *driver)
 {
+    nio_buf_group_destroy(driver->buffers);
     if (driver->wake_fd >= 0)
         (void)close(driver->wake_fd); /* nothing to do if it fails */
     driver->wake_fd = -1;
@@ -86,11 +88,16 @@ const char *nio_driver_reason(const struct nio_driver *driver)
     return driver->reason[0] ? driver->reason : NULL;
 }
 
+void nio_driver_abandon(struct nio_driver *driver)
+{
+    driver->is_abandoned = true;
+}
+
 void nio_driver_destroy(struct nio_driver *driver)
 {
     if (!driver)
         return;
-    NIO_ASSERT(nio_driver_in_flight(driver) == 0);
+    NIO_ASSERT(driver->is_abandoned || nio_driver_in_flight(driver) == 0);
     if (is_epoll(driver))
         nio_epoll_destroy(driver);
     else
@@ -120,12 +127,29 @@ void nio_driver_submit(struct nio_driver *driver, struct numio_op *op)
         nio_uring_submit(driver, op);
 }
 
+void nio_driver_submit_chain(struct nio_driver *driver, struct numio_op *ops, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        ops[i]._driver = driver;
+    if (driver->keeps_chains)
+        nio_chain_begin(driver, ops, count);
+    else
+        nio_uring_submit_chain(driver, ops, count);
+}
+
+unsigned nio_driver_chain_max(const struct nio_driver *driver)
+{
+    return driver->keeps_chains ? UINT_MAX : nio_uring_chain_max(driver);
+}
+
 void nio_driver_cancel(struct nio_driver *driver, struct numio_op *op)
 {
     NIO_DEBUG_ASSERT(op->_driver == driver);
     if (op->_place == NIO_OP_PLACE_TIMER) {
         if (nio_timers_remove(&driver->timers, op))
             nio_driver_end(driver, op, -ECANCELED);
+    } else if (NIO_UNLIKELY(op->_place == NIO_OP_PLACE_LINKED)) {
+        op->_place = NIO_OP_PLACE_LINKED_CANCELLED; /* ends when the one before it has */
     } else if (is_epoll(driver)) {
         nio_epoll_cancel(driver, op);
     } else if (op->_place == NIO_OP_PLACE_POLLED) {
@@ -166,8 +190,9 @@ bool nio_driver_has_local(const struct nio_driver *driver)
 
 bool nio_driver_has_completions(const struct nio_driver *driver)
 {
-    /* relaxed: a hint; the owner sees its own store */
-    if (atomic_load_explicit(&driver->has_ended, memory_order_relaxed))
+    /* relaxed: hints; the owner sees its own store, and is unparked for what is handed over */
+    if (atomic_load_explicit(&driver->has_ended, memory_order_relaxed) ||
+        atomic_load_explicit(&driver->handed, memory_order_relaxed))
         return true;
     uint64_t next_ns = nio_timers_next_ns(&driver->timers);
     if (next_ns != NIO_TIMERS_NONE && nio_now_ns() >= next_ns)
@@ -217,18 +242,25 @@ static void set_has_ended(struct nio_driver *driver)
 void nio_driver_end(struct nio_driver *driver, struct numio_op *op, int32_t result)
 {
     op->_result = result;
+    if (op->_place != NIO_OP_PLACE_TIMER)
+        op->_place = NIO_OP_PLACE_ENDED;
     nio_op_queue_push(&driver->ended, op);
     set_has_ended(driver);
 }
 
 unsigned nio_driver_reap_local(struct nio_driver *driver, unsigned max)
 {
-    unsigned done = 0;
+    unsigned done = nio_chain_take_handed(driver);
+    if (NIO_UNLIKELY(done >= max))
+        return max; /* what there is more of waits for the next reap */
     while (done < max && driver->ended.head) {
         struct numio_op *op = nio_op_queue_pop(&driver->ended);
         set_has_ended(driver);
         nio_driver_count_result(&driver->by_owner, op, op->_result, true);
-        nio_op_done(op, op->_result);
+        if (NIO_UNLIKELY(nio_op_kind(op) == NIO_OP_LINKED))
+            nio_chain_end_op(driver, op, op->_result, true);
+        else
+            nio_op_done(op, op->_result);
         done++;
     }
     if (!driver->timers.root)
@@ -238,6 +270,10 @@ unsigned nio_driver_reap_local(struct nio_driver *driver, unsigned max)
     while (done < max && (op = nio_timers_take_due(&driver->timers, now_ns))) {
         if (NIO_UNLIKELY(op->_flags & NIO_OP_DEADLINE))
             nio_op_strike(op);
+        else if (NIO_UNLIKELY(nio_op_kind(op) == NIO_OP_STREAM))
+            nio_stream_tick(driver, nio_multi_of(op), now_ns);
+        else if (NIO_UNLIKELY(nio_op_is_link_timeout(op)))
+            nio_chain_strike(driver, op);
         else
             nio_op_done(op, -ETIME);
         done++;
@@ -261,7 +297,7 @@ static const uint64_t reading_opcodes =
 static const uint64_t writing_opcodes =
     UINT64_C(1) << IORING_OP_WRITE | UINT64_C(1) << IORING_OP_WRITEV |
     UINT64_C(1) << IORING_OP_WRITE_FIXED | UINT64_C(1) << IORING_OP_SEND |
-    UINT64_C(1) << IORING_OP_SENDMSG;
+    UINT64_C(1) << IORING_OP_SEND_ZC | UINT64_C(1) << IORING_OP_SENDMSG;
 
 void nio_driver_count_result(struct nio_driver_tally *tally, const struct numio_op *op,
                              int32_t result, bool is_owner)

@@ -25,6 +25,8 @@
 #include <numio/op.h>
 
 #include "runtime/base/compiler.h"
+#include "runtime/driver/buf_group.h"
+#include "runtime/task/multi.h"
 
 struct nio_driver;
 
@@ -72,6 +74,7 @@ struct nio_driver_options {
     unsigned sq_mask_count;
     unsigned sq_idle_ms;
     bool sq_shares_core;  /* the worker must never busy-wait for the SQ thread */
+    bool sq_has_rings;    /* the SQ thread will serve other rings as well */
     const int *iowq_cpus; /* real CPUs for io-wq workers, 0: the node's default */
     unsigned iowq_cpu_count;
     enum nio_fd_kind (*fd_kind)(int fd); /* iopoll: NULL for nio_fd_kind_of() */
@@ -86,7 +89,9 @@ struct nio_driver_options {
  * Errors: the kernel's, with a detail that names the limit. */
 int nio_driver_create(const struct nio_driver_options *options, struct nio_driver **ret_driver);
 const char *nio_driver_reason(const struct nio_driver *driver);
-/* Owner, with no operation in flight.  Takes NULL. */
+/* Owner: what is in flight still is never asked for again; it ends with the ring, unseen. */
+void nio_driver_abandon(struct nio_driver *driver);
+/* Owner, with no operation in flight unless it was abandoned.  Takes NULL. */
 void nio_driver_destroy(struct nio_driver *driver);
 /* The ring to attach other rings of the node to, -1 without one. */
 int nio_driver_ring_fd(const struct nio_driver *driver);
@@ -144,6 +149,92 @@ void nio_driver_counters(const struct nio_driver *driver, struct nio_driver_coun
 
 /* Any thread: whether the driver can do it, as far as the kernel told the probe. */
 bool nio_op_is_known(const struct numio_op *op, enum numio_driver profile, uint64_t opcodes);
+
+/* Flags of a request, in the first word of its image: IOSQE_IO_DRAIN, _LINK, _HARDLINK. */
+#define NIO_OP_DRAIN (UINT64_C(2) << 8)
+#define NIO_OP_LINK (UINT64_C(4) << 8)
+#define NIO_OP_HARDLINK (UINT64_C(8) << 8)
+#define NIO_OP_RELATIONS (NIO_OP_DRAIN | NIO_OP_LINK | NIO_OP_HARDLINK)
+
+/* Whether the operation behind it in its batch belongs to the same chain. */
+static inline bool nio_op_is_linked(const struct numio_op *op)
+{
+    return (op->_sqe[0] & (NIO_OP_LINK | NIO_OP_HARDLINK)) != 0;
+}
+
+/* Direct descriptors as the public calls take them: bit 30, which no descriptor of the kernel's has
+ * (fs.nr_open is below), the worker of the table, the index there. */
+#define NIO_DIRECT_BIT (1 << 30)
+enum { NIO_DIRECT_SLOT_BITS = 18, NIO_DIRECT_WORKER_BITS = 12 };
+
+static inline bool nio_is_direct(int fd)
+{
+    return fd >= NIO_DIRECT_BIT;
+}
+
+static inline unsigned nio_direct_worker(int fd)
+{
+    return (unsigned)(fd & (NIO_DIRECT_BIT - 1)) >> NIO_DIRECT_SLOT_BITS;
+}
+
+static inline unsigned nio_direct_slot(int fd)
+{
+    return (unsigned)fd & ((1u << NIO_DIRECT_SLOT_BITS) - 1);
+}
+
+static inline int nio_direct_fd(unsigned worker, unsigned slot)
+{
+    return (int)(NIO_DIRECT_BIT | worker << NIO_DIRECT_SLOT_BITS | slot);
+}
+
+/* The image's descriptor; and, in its first word, a bit that every direct one has set there, and
+ * negative numbers, but no other. */
+#define NIO_OP_MAY_BE_DIRECT (UINT64_C(1) << 62)
+static inline int nio_op_fd(const struct numio_op *op)
+{
+    return (int)(uint32_t)(op->_sqe[0] >> 32);
+}
+
+/* Has the file that the operation makes go into the table; its result is the index there. */
+void nio_op_into_table(struct numio_op *op);
+bool nio_op_makes_direct(const struct numio_op *op);
+void nio_op_socket(struct numio_op *op, int domain, int type, int protocol);
+/* The file of *fd goes into the table; *fd becomes its index, the result is 1. */
+void nio_op_files_update(struct numio_op *op, int *fd);
+/* Owner: makes the table.   Errors: the kernel's; -EINVAL the driver cannot have one. */
+int nio_driver_add_files(struct nio_driver *driver, unsigned count);
+
+/* Marks the operation of a struct nio_multi, in the highest bit of the image's ioprio, which is not
+ * sent. */
+#define NIO_OP_IS_STREAM (UINT64_C(1) << 31)
+
+/* Owner: as nio_driver_submit(), for a request that may have many completions, prepared by one of
+ * the functions below; where the driver cannot have it, it ends with -EINVAL. */
+void nio_driver_submit_multi(struct nio_driver *driver, struct nio_multi *multi);
+void nio_multi_prep_accept(struct nio_multi *multi, int fd, int flags);
+/* Into buffers of the group of the ring. */
+void nio_multi_prep_recv(struct nio_multi *multi, int fd, int flags);
+/* `header`, of which the lengths are read, must live as long as the request. */
+void nio_multi_prep_recvmsg(struct nio_multi *multi, int fd, struct msghdr *header, int flags);
+void nio_multi_prep_poll(struct nio_multi *multi, int fd, uint32_t events);
+/* Whether the driver's requests can have many completions at all. */
+bool nio_driver_has_multi(const struct nio_driver *driver);
+/* Owner: the receive buffers of this driver; as nio_buf_group_create().  Destroyed with it. */
+int nio_driver_add_buffers(struct nio_driver *driver, const struct nio_buf_memory *memory,
+                           struct nio_buf_group **ret_group);
+/* Owner: has sum and NEWS posted every `period_ns`, without drift, until cancelled.  `now_ns`: when
+ * the first period begins. */
+void nio_driver_submit_ticks(struct nio_driver *driver, struct nio_multi *multi, uint64_t period_ns,
+                             uint64_t now_ns);
+
+/* Owner: as nio_driver_submit(), for a chain of operations that lie side by side; `count` is not
+ * more than nio_driver_chain_max(). */
+void nio_driver_submit_chain(struct nio_driver *driver, struct numio_op *ops, unsigned count);
+unsigned nio_driver_chain_max(const struct nio_driver *driver);
+bool nio_op_is_link_timeout(const struct numio_op *op);
+bool nio_op_is_timeout(const struct numio_op *op); /* a plain one */
+/* Whether the result tells of an error to the rest of its chain, as the kernel sees it. */
+bool nio_op_has_failed(const struct numio_op *op, int32_t result);
 
 /* Whether the operation's result, if not negative, is a new descriptor.  Any thread. */
 bool nio_op_makes_fd(const struct numio_op *op);

@@ -129,6 +129,7 @@ int nio_epoll_create(const struct nio_driver_options *options, struct nio_driver
         nio_epoll_destroy(&epoll->base);
         return error;
     }
+    epoll->base.keeps_chains = true;
     *ret_driver = &epoll->base;
     return 0;
 }

@@ -45,20 +45,24 @@ struct nio_driver_tally {
 struct nio_driver {
     /* constant after create */
     enum numio_driver profile;
-    int wake_fd;               /* eventfd, non-blocking */
-    struct nio_polled *polled; /* iopoll: the second ring, NULL without one */
+    int wake_fd;                   /* eventfd, non-blocking */
+    bool keeps_chains;             /* itself: the kernel does not, or not reliably */
+    struct nio_polled *polled;     /* iopoll: the second ring, NULL without one */
+    struct nio_buf_group *buffers; /* NULL until somebody wants to receive into them */
     char reason[NIO_DRIVER_REASON_BYTES];
 
     /* owner only; `has_ended` and the timers' next_ns are hints that any thread may read */
     NIO_CACHE_ALIGNED struct nio_op_queue ended;
     _Atomic bool has_ended;
     bool flush_wanted;
-    bool is_eager; /* something that is to be flushed should not wait for a park */
+    bool is_abandoned; /* by streams that were not closed: they end with the ring */
+    bool is_eager;     /* something that is to be flushed should not wait for a park */
     struct nio_timers timers;
     struct nio_driver_tally by_owner;
 
     /* any thread, RMW */
     NIO_CACHE_ALIGNED _Atomic uint32_t wake;
+    struct numio_op *_Atomic handed; /* ended operations of kept chains, newest first: chain.c */
     struct nio_driver_tally by_siblings;
 };
 
@@ -108,7 +112,10 @@ struct nio_epoll;
 int nio_uring_create(const struct nio_driver_options *options, struct nio_driver **ret_driver);
 void nio_uring_destroy(struct nio_driver *driver);
 int nio_uring_fd(const struct nio_driver *driver);
+struct io_uring *nio_uring_ring(struct nio_driver *driver);
 void nio_uring_submit(struct nio_driver *driver, struct numio_op *op);
+void nio_uring_submit_chain(struct nio_driver *driver, struct numio_op *ops, unsigned count);
+unsigned nio_uring_chain_max(const struct nio_driver *driver);
 void nio_uring_cancel(struct nio_driver *driver, struct numio_op *op);
 void nio_uring_flush(struct nio_driver *driver);
 bool nio_uring_has_completions(const struct nio_driver *driver);
@@ -118,6 +125,20 @@ unsigned nio_uring_in_flight(const struct nio_driver *driver);
 void nio_uring_park(struct nio_driver *driver, int64_t limit_ns);
 /* Any thread: wakes an owner that sleeps in io_uring_enter(). */
 void nio_uring_wake(struct nio_driver *driver);
+
+/* streams.c.  Owner: a period of nio_driver_submit_ticks() has passed. */
+void nio_stream_tick(struct nio_driver *driver, struct nio_multi *multi, uint64_t now_ns);
+
+/* chain.c: chains that the driver keeps, not the kernel.  Owner, except for the second. */
+void nio_chain_begin(struct nio_driver *driver, struct numio_op *ops, unsigned count);
+/* Any worker: an operation in state NIO_OP_LINKED has ended: the rest of its chain goes on, or
+ * ends, and the operation is done; by the owner, who is told if it is somebody else. */
+void nio_chain_end_op(struct nio_driver *driver, struct numio_op *op, int32_t result,
+                      bool is_owner);
+/* What others have handed over.  Returns how many are done. */
+unsigned nio_chain_take_handed(struct nio_driver *driver);
+/* The time of a link timeout has come. */
+void nio_chain_strike(struct nio_driver *driver, struct numio_op *timeout);
 
 int nio_epoll_create(const struct nio_driver_options *options, struct nio_driver **ret_driver);
 void nio_epoll_destroy(struct nio_driver *driver);

@@ -64,6 +64,16 @@ struct finished {
     int32_t result;
 };
 
+/* What one hold of cq_lock has brought. */
+struct taken {
+    unsigned count;       /* operations in `batch` */
+    unsigned woken_count; /* consumers of streams in `woken` */
+    unsigned seen;        /* completions of all kinds */
+    unsigned credits, cancels;
+    struct finished batch[BATCH];
+    struct nio_task *woken[BATCH];
+};
+
 /* ---- submission: the owner ---------------------------------------------------------------- */
 
 /* Credits that are free; a sibling may make it more at any time, never less. */
@@ -81,6 +91,25 @@ static const uint64_t waiting_opcodes =
     UINT64_C(1) << IORING_OP_ACCEPT | UINT64_C(1) << IORING_OP_CONNECT |
     UINT64_C(1) << IORING_OP_POLL_ADD;
 
+/* What the image says in our terms becomes the kernel's.  Returns the tag. */
+static NIO_COLD unsigned adapt(struct io_uring_sqe *sqe)
+{
+    const unsigned stream_bit = (unsigned)(NIO_OP_IS_STREAM >> 16);
+    unsigned tag = NIO_TAG_OP;
+    if (sqe->ioprio & stream_bit) {
+        sqe->ioprio = (uint16_t)(sqe->ioprio - stream_bit);
+        tag = NIO_TAG_STREAM;
+    }
+    if (nio_is_direct(sqe->fd) && sqe->opcode == IORING_OP_CLOSE) {
+        sqe->file_index = nio_direct_slot(sqe->fd) + 1;
+        sqe->fd = 0;
+    } else if (nio_is_direct(sqe->fd)) {
+        sqe->fd = (int)nio_direct_slot(sqe->fd);
+        sqe->flags |= IOSQE_FIXED_FILE;
+    }
+    return tag;
+}
+
 static void push_op(struct nio_uring *uring, struct numio_op *op)
 {
     unsigned opcode = nio_op_opcode(op);
@@ -88,12 +117,37 @@ static void push_op(struct nio_uring *uring, struct numio_op *op)
     struct io_uring_sqe *sqe = nio_uring_next_sqe(uring);
     op->_place = NIO_OP_PLACE_RING;
     memcpy(sqe, op->_sqe, sizeof op->_sqe);
+    if (NIO_UNLIKELY(op->_sqe[0] & (NIO_OP_IS_STREAM | NIO_OP_MAY_BE_DIRECT)))
+        name |= adapt(sqe);
     /* After the copy: a wide load over what was just written in part would wait for the store. */
     sqe->user_data = name;
     op->_sqe[NIO_OP_WORD_LINK] = name;
     uring->submitted++;
     if (opcode >= 64 || !(waiting_opcodes >> opcode & 1))
         uring->base.is_eager = true;
+}
+
+/* Of what is left of a chain in the queue.  It must come to the kernel in one piece: when there is
+ * room for its first there must be room for all. */
+static unsigned chain_length(const struct numio_op *op)
+{
+    unsigned length = 1;
+    for (; nio_op_is_linked(op); op = nio_op_word(op, NIO_OP_WORD_LINK))
+        length++;
+    return length;
+}
+
+/* A cancelled operation leaves the queue; what is linked to it goes the same way. */
+static void end_queued(struct nio_uring *uring, struct numio_op *op)
+{
+    struct numio_op *next = uring->queue.head;
+    op->_place = NIO_OP_PLACE_RING;
+    uring->queued_cancelled--;
+    if (nio_op_is_linked(op) && next && next->_place == NIO_OP_PLACE_QUEUED) {
+        next->_place = NIO_OP_PLACE_QUEUED_CANCELLED;
+        uring->queued_cancelled++;
+    }
+    nio_driver_end(&uring->base, op, -ECANCELED);
 }
 
 /* The queue is empty. */
@@ -113,9 +167,10 @@ static void bury(struct nio_uring *uring)
     unsigned head = atomic_load_explicit(uring->sq_head, memory_order_acquire);
     for (; head != uring->tail; uring->tail--) {
         uint64_t name = uring->sqes[(uring->tail - 1) & uring->sq_mask].user_data;
-        if ((name & NIO_TAG_MASK) == NIO_TAG_CANCEL)
+        unsigned tag = name & NIO_TAG_MASK;
+        if (tag == NIO_TAG_CANCEL || tag == NIO_TAG_CANCEL_STREAM)
             uring->cancels--;
-        if ((name & NIO_TAG_MASK) != NIO_TAG_OP)
+        if (tag != NIO_TAG_OP && tag != NIO_TAG_STREAM)
             continue;
         uring->submitted--;
         nio_driver_end(&uring->base, nio_uring_op_of(name), -EOWNERDEAD);
@@ -148,12 +203,14 @@ static void feed(struct nio_uring *uring)
     atomic_store_explicit(&uring->starved, NIO_STARVED_WAITS, memory_order_seq_cst);
     unsigned room = nio_uring_sq_room(uring);
     unsigned credits = free_credits(uring);
-    while (uring->queue.head && room > 0 && credits > 0) {
+    /* Bounded by the queue, of which each round takes one. */
+    for (const struct numio_op *head; (head = uring->queue.head);) {
+        unsigned needed = NIO_UNLIKELY(nio_op_is_linked(head)) ? chain_length(head) : 1;
+        if (room < needed || credits < needed)
+            break;
         struct numio_op *op = nio_op_queue_pop(&uring->queue);
         if (op->_place == NIO_OP_PLACE_QUEUED_CANCELLED) {
-            op->_place = NIO_OP_PLACE_RING;
-            uring->queued_cancelled--;
-            nio_driver_end(&uring->base, op, -ECANCELED);
+            end_queued(uring, op);
             continue;
         }
         push_op(uring, op);
@@ -170,15 +227,12 @@ static void sweep(struct nio_uring *uring)
     struct nio_op_queue kept = { 0 };
     struct numio_op *op;
     while ((op = nio_op_queue_pop(&uring->queue))) {
-        if (op->_place == NIO_OP_PLACE_QUEUED_CANCELLED) {
-            op->_place = NIO_OP_PLACE_RING;
-            nio_driver_end(&uring->base, op, -ECANCELED);
-        } else {
+        if (op->_place == NIO_OP_PLACE_QUEUED_CANCELLED)
+            end_queued(uring, op);
+        else
             nio_op_queue_push(&kept, op);
-        }
     }
     uring->queue = kept;
-    uring->queued_cancelled = 0;
     if (!uring->queue.head)
         set_not_starved(uring);
 }
@@ -194,6 +248,25 @@ void nio_uring_submit(struct nio_driver *driver, struct numio_op *op)
     nio_op_queue_push(&uring->queue, op);
     driver->flush_wanted = true;
     feed(uring); /* says that the queue waits */
+}
+
+unsigned nio_uring_chain_max(const struct nio_driver *driver)
+{
+    const struct nio_uring *uring = nio_uring_of_const(driver);
+    return uring->sq_entries < uring->credits ? uring->sq_entries : uring->credits;
+}
+
+void nio_uring_submit_chain(struct nio_driver *driver, struct numio_op *ops, unsigned count)
+{
+    struct nio_uring *uring = nio_uring_of(driver);
+    for (unsigned i = 0; i < count; i++) {
+        if (nio_op_is_link_timeout(&ops[i]))
+            ops[i]._sqe[NIO_OP_WORD_TIME] = (uintptr_t)ops[i]._time;
+        ops[i]._place = NIO_OP_PLACE_QUEUED;
+        nio_op_queue_push(&uring->queue, &ops[i]);
+    }
+    driver->flush_wanted = true;
+    feed(uring);
 }
 
 /* Makes the filled SQEs visible.  True: there were some. */
@@ -357,18 +430,63 @@ static void prefetch_op(const struct numio_op *op)
         __builtin_prefetch(lines + i * NIO_CACHELINE);
 }
 
+/* A result as the system call would have it: an operation that is interrupted on a thread of io-wq
+ * (the open of a FIFO that is cancelled) may end with ERESTARTSYS and its like, 512 and up, which
+ * are the kernel's own. */
+static NIO_ALWAYS_INLINE int32_t public_result(int32_t result)
+{
+    return NIO_UNLIKELY(result <= -KERNEL_ERRORS && result > -KERNEL_ERRORS_END) ? -EINTR : result;
+}
+
+/* Of an operation with two completions the first has the result, which is kept in the operation,
+ * under cq_lock as the second is read; the second says that its memory is no longer read. */
+static NIO_COLD bool is_last(struct finished *finished, unsigned flags)
+{
+    struct numio_op *op = nio_uring_op_of(finished->name);
+    if (!(flags & IORING_CQE_F_NOTIF))
+        op->_result = finished->result;
+    else
+        finished->result = op->_result;
+    return (flags & IORING_CQE_F_MORE) == 0;
+}
+
+/* One of many completions, posted under cq_lock, so that they stay in their order. */
+static void take_stream(struct nio_uring *uring, const struct io_uring_cqe *cqe, bool is_owner,
+                        struct taken *taken)
+{
+    struct nio_multi *multi = nio_multi_of(nio_uring_op_of(cqe->user_data));
+    bool is_last = (cqe->flags & IORING_CQE_F_MORE) == 0;
+    int32_t buffer =
+        cqe->flags & IORING_CQE_F_BUFFER ? (int32_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT) : -1;
+    nio_driver_count_result(is_owner ? &uring->base.by_owner : &uring->base.by_siblings, &multi->op,
+                            cqe->res, is_owner);
+    taken->credits += is_last;
+    if (is_last && !nio_op_take_name(&multi->op, cqe->user_data))
+        NIO_ASSERT(!"a stream has ended twice, or was never submitted");
+    /* With the last one it may be gone from here on. */
+    struct nio_task *waiter = nio_multi_post(multi, public_result(cqe->res), buffer, is_last);
+    if (waiter)
+        taken->woken[taken->woken_count++] = waiter;
+}
+
 /* Takes one completion apart.  Returns false when the batch must end in front of it. */
 static bool take_cqe(struct nio_uring *uring, const struct io_uring_cqe *cqe, bool is_owner,
-                     struct finished *batch, unsigned *count, unsigned *cancels)
+                     struct taken *taken)
 {
+    struct finished *finished = &taken->batch[taken->count];
     switch (cqe->user_data & NIO_TAG_MASK) {
     case NIO_TAG_OP:
-        if (NIO_UNLIKELY(cqe->flags & IORING_CQE_F_MORE))
-            return true; /* not its last one: see <numio/op.h> */
-        batch[*count].name = cqe->user_data;
-        batch[*count].result = cqe->res;
+        finished->name = cqe->user_data;
+        finished->result = cqe->res;
+        if (NIO_UNLIKELY(cqe->flags & (IORING_CQE_F_MORE | IORING_CQE_F_NOTIF)) &&
+            !is_last(finished, cqe->flags))
+            return true;
         prefetch_op(nio_uring_op_of(cqe->user_data));
-        (*count)++;
+        taken->count++;
+        taken->credits++;
+        return true;
+    case NIO_TAG_STREAM:
+        take_stream(uring, cqe, is_owner, taken);
         return true;
     case NIO_TAG_WAKE:
         if (!is_owner)
@@ -379,12 +497,13 @@ static bool take_cqe(struct nio_uring *uring, const struct io_uring_cqe *cqe, bo
     case NIO_TAG_MESSAGE:
         return is_owner;
     case NIO_TAG_CANCEL:
+    case NIO_TAG_CANCEL_STREAM:
         if (NIO_UNLIKELY(cqe->res == -ENOENT || cqe->res == -EALREADY)) {
             if (!is_owner)
                 return false;
             nio_uring_cancel_missed(uring, cqe->user_data, cqe->res);
         }
-        (*cancels)++;
+        taken->cancels++;
         return true;
     default:
         NIO_ASSERT(!"a completion with a tag that was never given");
@@ -405,14 +524,12 @@ static void add_under_lock(_Atomic uint64_t *counter, uint64_t value, bool is_ow
         atomic_store_explicit(counter, value_now, memory_order_seq_cst);
 }
 
-/* Copies at most `max` (<= BATCH) completed operations out.  *ret_seen counts all completions. */
-static unsigned take_batch(struct nio_uring *uring, bool is_owner, unsigned max,
-                           struct finished *batch, unsigned *ret_seen)
+/* Copies at most `max` (<= BATCH) completed operations out, and wakes of as many streams. */
+static void take_batch(struct nio_uring *uring, bool is_owner, unsigned max, struct taken *taken)
 {
-    unsigned count = 0, cancels = 0;
-    *ret_seen = 0;
+    taken->count = taken->woken_count = taken->seen = taken->credits = taken->cancels = 0;
     if (!cq_has_entries(uring) || !nio_lock_try(&uring->cq_lock))
-        return 0;
+        return;
     /* relaxed: only the holder of cq_lock writes the head */
     unsigned head = atomic_load_explicit(uring->cq_head, memory_order_relaxed);
     /* [DU3] acquire: as in cq_has_entries(). */
@@ -422,43 +539,40 @@ static unsigned take_batch(struct nio_uring *uring, bool is_owner, unsigned max,
          * between and has ordered it already; tools that do not know that are told here. */
         (void)atomic_load_explicit(uring->sq_tail, memory_order_acquire);
     unsigned first = head;
-    while (head != tail && count < max) {
+    while (head != tail && taken->count < max && taken->woken_count < max) {
         const struct io_uring_cqe *cqe = &uring->cqes[head & uring->cq_mask];
-        if (!take_cqe(uring, cqe, is_owner, batch, &count, &cancels))
+        if (!take_cqe(uring, cqe, is_owner, taken))
             break;
         head++;
     }
     /* [DU4] release: the completions were read before the kernel may overwrite them. */
     atomic_store_explicit(uring->cq_head, head, memory_order_release);
-    if (count)
-        add_under_lock(&uring->completed, count, is_owner);
-    if (cancels)
-        add_under_lock(&uring->cancels_done, cancels, is_owner);
+    if (taken->credits)
+        add_under_lock(&uring->completed, taken->credits, is_owner);
+    if (taken->cancels)
+        add_under_lock(&uring->cancels_done, taken->cancels, is_owner);
     nio_lock_release_tried(&uring->cq_lock);
-    *ret_seen = head - first;
-    return count;
+    taken->seen = head - first;
 }
 
-/* A result as the system call would have it: an operation that is interrupted on a thread of io-wq
- * (the open of a FIFO that is cancelled) may end with ERESTARTSYS and its like, 512 and up, which
- * are the kernel's own. */
-static NIO_ALWAYS_INLINE int32_t public_result(int32_t result)
+static void complete(struct nio_driver *driver, const struct taken *taken, bool is_owner)
 {
-    return NIO_UNLIKELY(result <= -KERNEL_ERRORS && result > -KERNEL_ERRORS_END) ? -EINTR : result;
-}
-
-static void complete(struct nio_driver_tally *tally, const struct finished *batch, unsigned count,
-                     bool is_owner)
-{
-    for (unsigned i = 0; i < count; i++)
+    const struct finished *batch = taken->batch;
+    struct nio_driver_tally *tally = is_owner ? &driver->by_owner : &driver->by_siblings;
+    for (unsigned i = 0; i < taken->count; i++)
         __builtin_prefetch(nio_uring_op_of(batch[i].name)->_task);
-    for (unsigned i = 0; i < count; i++) {
+    for (unsigned i = 0; i < taken->woken_count; i++)
+        nio_multi_wake(taken->woken[i]);
+    for (unsigned i = 0; i < taken->count; i++) {
         struct numio_op *op = nio_uring_op_of(batch[i].name);
+        int32_t result = public_result(batch[i].result);
         if (NIO_UNLIKELY(!nio_op_take_name(op, batch[i].name)))
             NIO_ASSERT(!"a completion came twice, or of an operation that was never submitted");
-        nio_driver_count_result(tally, op, batch[i].result, is_owner);
-        nio_op_done(op,
-                    public_result(batch[i].result)); /* the operation may be gone from here on */
+        nio_driver_count_result(tally, op, result, is_owner);
+        if (NIO_UNLIKELY(nio_op_kind(op) == NIO_OP_LINKED))
+            nio_chain_end_op(driver, op, result, is_owner);
+        else
+            nio_op_done(op, result); /* it may be gone from here on */
     }
 }
 
@@ -480,7 +594,7 @@ static void fill_cq(struct nio_uring *uring)
 unsigned nio_uring_reap(struct nio_driver *driver, unsigned max)
 {
     struct nio_uring *uring = nio_uring_of(driver);
-    struct finished batch[BATCH];
+    struct taken taken;
     if (uring->queued_cancelled)
         sweep(uring);
     nio_uring_cancel_again(uring);
@@ -488,12 +602,12 @@ unsigned nio_uring_reap(struct nio_driver *driver, unsigned max)
     fill_cq(uring);
     unsigned want, count;
     do { /* until the CQ was empty, or there is enough */
-        unsigned seen;
         want = max - done < BATCH ? max - done : BATCH;
-        count = take_batch(uring, true, want, batch, &seen);
-        if (seen)
-            nio_tally_add(&driver->by_owner.cqes, seen);
-        complete(&driver->by_owner, batch, count, true);
+        take_batch(uring, true, want, &taken);
+        if (taken.seen)
+            nio_tally_add(&driver->by_owner.cqes, taken.seen);
+        complete(driver, &taken, true);
+        count = taken.count > taken.woken_count ? taken.count : taken.woken_count;
         done += count;
     } while (count == want && done < max);
     feed(uring);
@@ -515,15 +629,15 @@ static void tell_starved(struct nio_uring *uring)
 unsigned nio_uring_reap_for(struct nio_driver *driver, unsigned max)
 {
     struct nio_uring *uring = nio_uring_of(driver);
-    struct finished batch[BATCH];
-    unsigned seen;
-    unsigned count = take_batch(uring, false, max < BATCH ? max : BATCH, batch, &seen);
-    if (!seen)
+    struct taken taken;
+    take_batch(uring, false, max < BATCH ? max : BATCH, &taken);
+    if (!taken.seen)
         return 0;
     tell_starved(uring);
-    nio_tally_add_shared(&driver->by_siblings.cqes, seen);
+    unsigned count = taken.count + taken.woken_count;
+    nio_tally_add_shared(&driver->by_siblings.cqes, taken.seen);
     nio_tally_add_shared(&driver->by_siblings.reaped_for, count);
-    complete(&driver->by_siblings, batch, count, false);
+    complete(driver, &taken, false);
     return count;
 }
 
@@ -533,6 +647,11 @@ unsigned nio_uring_in_flight(const struct nio_driver *driver)
     /* [DU6] acquire: pairs with [DU7]; what a reaper wrote before is seen with the number. */
     uint64_t completed = atomic_load_explicit(&uring->completed, memory_order_acquire);
     return (unsigned)(uring->submitted - completed) + uring->queue.count;
+}
+
+struct io_uring *nio_uring_ring(struct nio_driver *driver)
+{
+    return &nio_uring_of(driver)->ring;
 }
 
 int nio_uring_fd(const struct nio_driver *driver)

@@ -278,6 +278,7 @@ static enum nio_attempt attempt(struct numio_op *op, const struct io_uring_sqe *
     case IORING_OP_RECV:
         return attempt_recv(op, sqe, ret_result);
     case IORING_OP_SEND:
+    case IORING_OP_SEND_ZC: /* copied here: the memory is free at once */
         return judge(flags,
                      result_of(send(sqe->fd, address(sqe->addr), sqe->len,
                                     (int)(flags | MSG_DONTWAIT | MSG_NOSIGNAL))),
@@ -332,7 +333,7 @@ enum nio_attempt nio_epoll_attempt(struct numio_op *op, bool is_first, int32_t *
 {
     struct io_uring_sqe sqe = image_of(op);
     if (sqe.flags & ~IOSQE_ASYNC)
-        return ended(-ENOSYS, ret_result); /* links, registered files and buffers */
+        return ended(-ENOSYS, ret_result); /* registered files, links of a lonely operation */
     if (is_first)
         op->_result = 0;
     enum nio_attempt outcome = attempt(op, &sqe, ret_result);
@@ -435,6 +436,7 @@ uint32_t nio_epoll_events(const struct numio_op *op)
     struct io_uring_sqe sqe = image_of(op);
     switch (sqe.opcode) {
     case IORING_OP_SEND:
+    case IORING_OP_SEND_ZC:
     case IORING_OP_SENDMSG:
     case IORING_OP_WRITE:
     case IORING_OP_WRITEV:

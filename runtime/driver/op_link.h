@@ -23,7 +23,7 @@
 
 /* Values of numio_op._place. */
 enum nio_op_place {
-    NIO_OP_PLACE_RING = 0,         /* fresh, or in the kernel, or ended */
+    NIO_OP_PLACE_RING = 0,         /* fresh, or in the kernel, or reaped */
     NIO_OP_PLACE_TIMER,            /* a plain timeout: never leaves the driver */
     NIO_OP_PLACE_QUEUED,           /* waits for a credit or for room in the SQ */
     NIO_OP_PLACE_QUEUED_CANCELLED, /* and leaves the queue at the next reap */
@@ -31,12 +31,16 @@ enum nio_op_place {
     NIO_OP_PLACE_POLLED,           /* in the polled ring, or waits for it */
     NIO_OP_PLACE_POLLED_CANCELLED, /* the same, and was asked to end, which the kernel cannot do */
     NIO_OP_PLACE_WAITING,          /* epoll: for its descriptor */
-    NIO_OP_PLACE_OFFLOADED         /* epoll: on a thread that may block */
+    NIO_OP_PLACE_OFFLOADED,        /* epoll: on a thread that may block */
+    NIO_OP_PLACE_LINKED,           /* waits for the one before it in its chain */
+    NIO_OP_PLACE_LINKED_CANCELLED, /* the same, and was asked to end */
+    NIO_OP_PLACE_ENDED             /* waits for a reap with its result; timeouts stay TIMER */
 };
 
 /* Words of the image that the driver may use for itself. */
 enum {
     NIO_OP_WORD_LINK = 4,     /* user_data */
+    NIO_OP_WORD_TIME = 2,     /* link timeouts: addr */
     NIO_OP_WORD_DEADLINE = 2, /* timers only, whose image goes nowhere: addr */
     NIO_OP_WORD_CHILD = 5,
     NIO_OP_WORD_SIBLING = 4,

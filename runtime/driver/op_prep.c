@@ -3,7 +3,7 @@
  * copied, or is the same as they would make (the tests compare), so that each operation means
  * exactly what liburing's function of its name means, and a ring only has to copy 64 bytes.
  */
-#include <numio/op.h>
+#include <numio/batch.h>
 
 #include <liburing.h>
 #include <string.h>
@@ -31,6 +31,10 @@ IS_HALF(len, 3, 0);
 IS_HALF(rw_flags, 3, 1);
 IS_HALF(msg_flags, 3, 1);
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first half of a word is the lower");
+
+_Static_assert(NIO_OP_RELATIONS == (uint64_t)(IOSQE_IO_DRAIN | IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
+                                       << 8,
+               "the flags are the second byte");
 
 /* What one read or write moves at most (MAX_RW_COUNT in the kernel): more becomes a short one. */
 static const size_t rw_bytes_max = 0x7ffff000;
@@ -257,6 +261,11 @@ void numio_op_send(struct numio_op *op, int fd, const void *buf, size_t len, int
     set_transfer(op, IORING_OP_SEND, fd, buf, rw_bytes(len), 0, flags);
 }
 
+void numio_op_send_zc(struct numio_op *op, int fd, const void *buf, size_t len, int flags)
+{
+    set_transfer(op, IORING_OP_SEND_ZC, fd, buf, rw_bytes(len), 0, flags);
+}
+
 void numio_op_recvmsg(struct numio_op *op, int fd, struct msghdr *msg, int flags)
 {
     struct io_uring_sqe sqe = { 0 };
@@ -295,6 +304,35 @@ void numio_op_timeout(struct numio_op *op, uint64_t delay_ns)
     op->_place = NIO_OP_PLACE_TIMER;
 }
 
+void numio_op_link_timeout(struct numio_op *op, uint64_t limit_ns)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_link_timeout(&sqe, NULL, 0); /* where the time stands is said at its submission */
+    set_image(op, &sqe);
+    op->_time[0] = (int64_t)(limit_ns / ns_per_s);
+    op->_time[1] = (int64_t)(limit_ns % ns_per_s);
+}
+
+void numio_op_link(struct numio_op *op)
+{
+    op->_sqe[0] |= NIO_OP_LINK;
+}
+
+void numio_op_hardlink(struct numio_op *op)
+{
+    op->_sqe[0] |= NIO_OP_HARDLINK;
+}
+
+void numio_op_drain(struct numio_op *op)
+{
+    op->_sqe[0] |= NIO_OP_DRAIN;
+}
+
+int64_t numio_op_result(const struct numio_op *op)
+{
+    return op->_result;
+}
+
 void numio_op_nop(struct numio_op *op)
 {
     struct io_uring_sqe sqe = { 0 };
@@ -315,6 +353,74 @@ bool nio_op_is_known(const struct numio_op *op, enum numio_driver profile, uint6
 {
     unsigned opcode = nio_op_opcode(op);
     return profile == NUMIO_DRIVER_EPOLL || (opcode < 64 && (opcodes >> opcode & 1));
+}
+
+void nio_op_into_table(struct numio_op *op)
+{
+    struct io_uring_sqe sqe;
+    memcpy(&sqe, op->_sqe, sizeof sqe);
+    sqe.file_index = (uint32_t)IORING_FILE_INDEX_ALLOC;
+    memcpy(op->_sqe, &sqe, sizeof sqe);
+}
+
+bool nio_op_makes_direct(const struct numio_op *op)
+{
+    struct io_uring_sqe sqe;
+    memcpy(&sqe, op->_sqe, sizeof sqe);
+    bool is_maker = sqe.opcode == IORING_OP_ACCEPT || sqe.opcode == IORING_OP_OPENAT ||
+                    sqe.opcode == IORING_OP_SOCKET;
+    return is_maker && sqe.file_index == (uint32_t)IORING_FILE_INDEX_ALLOC;
+}
+
+void nio_op_socket(struct numio_op *op, int domain, int type, int protocol)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_socket(&sqe, domain, type, protocol, 0);
+    set_image(op, &sqe);
+}
+
+void nio_op_files_update(struct numio_op *op, int *fd)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_files_update(&sqe, fd, 1, 0);
+    sqe.off = (uint32_t)IORING_FILE_INDEX_ALLOC;
+    set_image(op, &sqe);
+}
+
+bool nio_op_is_link_timeout(const struct numio_op *op)
+{
+    return nio_op_opcode(op) == IORING_OP_LINK_TIMEOUT;
+}
+
+bool nio_op_is_timeout(const struct numio_op *op)
+{
+    return nio_op_opcode(op) == IORING_OP_TIMEOUT;
+}
+
+bool nio_op_has_failed(const struct numio_op *op, int32_t result)
+{
+    struct io_uring_sqe sqe;
+    size_t wanted = 0;
+    memcpy(&sqe, op->_sqe, sizeof sqe);
+    switch (sqe.opcode) {
+    case IORING_OP_RECV:
+    case IORING_OP_SEND:
+    case IORING_OP_SEND_ZC:
+        wanted = sqe.msg_flags & MSG_WAITALL ? sqe.len : 0;
+        break;
+    case IORING_OP_READ:
+    case IORING_OP_WRITE:
+        wanted = sqe.len;
+        break;
+    case IORING_OP_READV:
+    case IORING_OP_WRITEV:
+        for (unsigned i = 0; i < sqe.len; i++)
+            wanted += ((const struct iovec *)(uintptr_t)sqe.addr)[i].iov_len;
+        break;
+    default:
+        break;
+    }
+    return result < 0 || (size_t)result < wanted;
 }
 
 bool nio_op_makes_fd(const struct numio_op *op)

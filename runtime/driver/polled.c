@@ -83,7 +83,7 @@ static bool make_known_room(struct nio_polled *polled, unsigned fd)
 static bool is_polled_fd(struct nio_polled *polled, int fd)
 {
     if (NIO_UNLIKELY(fd < 0 || fd >= KNOWN_MAX))
-        return fd >= 0 && polled->fd_kind(fd) == NIO_FD_POLLED;
+        return fd >= 0 && !nio_is_direct(fd) && polled->fd_kind(fd) == NIO_FD_POLLED;
     if ((unsigned)fd >= polled->known_room && !make_known_room(polled, (unsigned)fd))
         return false;
     uint16_t *known = &polled->known[fd];

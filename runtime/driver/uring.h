@@ -18,6 +18,8 @@ enum nio_uring_tag {
     NIO_TAG_WAKE = 1,
     NIO_TAG_CANCEL = 2,
     NIO_TAG_MESSAGE = 3,
+    NIO_TAG_STREAM = 4, /* an operation of a struct nio_multi */
+    NIO_TAG_CANCEL_STREAM = NIO_TAG_STREAM | NIO_TAG_CANCEL,
     NIO_TAG_MASK = 7
 };
 

@@ -80,7 +80,7 @@ static uint64_t tries_of(uint64_t user_data)
 static uint64_t name_of(uint64_t user_data)
 {
     uint64_t rest = NIO_NAME_ADDRESS_MASK | NIO_NAME_NUMBER_MASK << NIO_NAME_NUMBER_SHIFT;
-    return (user_data & rest) | NIO_TAG_OP;
+    return (user_data & (rest | NIO_TAG_STREAM)) | NIO_TAG_OP;
 }
 
 static void set_next_due(struct nio_uring *uring)

@@ -329,6 +329,9 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
     atomic_init(&uring->missed_ns, NIO_TIMERS_NONE);
     uring->is_sqpoll = options->profile == NUMIO_DRIVER_SQPOLL;
     uring->base.is_eager = uring->is_sqpoll; /* publishing is a store */
+    /* Where it serves several rings, an SQ thread takes eight requests at a time and begins what it
+     * has of a chain (IORING_SQPOLL_CAP_ENTRIES_VALUE in the kernel). */
+    uring->base.keeps_chains = uring->is_sqpoll && options->sq_has_rings;
     nio_lock_init(&uring->cq_lock, NIO_RANK_DRIVER);
     int error = nio_driver_base_init(&uring->base, options->profile);
     if (!error)

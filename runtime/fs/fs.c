@@ -46,13 +46,6 @@ static long number_of(const void *pointer)
     return (long)(uintptr_t)pointer;
 }
 
-/* Whether an operation can go to the ring; outside of a coroutine its await says what is wrong. */
-static bool is_known(const struct numio_op *op)
-{
-    const struct nio_worker *worker = nio_worker_current();
-    return !worker || nio_op_is_known(op, worker->handle->profile, worker->handle->opcodes);
-}
-
 /* The lengths of io_uring's requests have 32 bits. */
 static unsigned clamp(size_t len)
 {
@@ -66,7 +59,7 @@ int64_t numio_renameat(int olddirfd, const char *oldpath, int newdirfd, const ch
 {
     struct numio_op op;
     numio_op_renameat(&op, olddirfd, oldpath, newdirfd, newpath, flags);
-    if (is_known(&op))
+    if (nio_knows_op(&op))
         return numio_op_await(&op);
     return ON_POOL(SYS_renameat2,
                    { olddirfd, number_of(oldpath), newdirfd, number_of(newpath), flags });
@@ -82,7 +75,7 @@ int64_t numio_linkat(int olddirfd, const char *oldpath, int newdirfd, const char
 {
     struct numio_op op;
     numio_op_linkat(&op, olddirfd, oldpath, newdirfd, newpath, flags);
-    if (is_known(&op))
+    if (nio_knows_op(&op))
         return numio_op_await(&op);
     return ON_POOL(SYS_linkat,
                    { olddirfd, number_of(oldpath), newdirfd, number_of(newpath), flags });
@@ -97,7 +90,7 @@ int64_t numio_symlinkat(const char *target, int dirfd, const char *path)
 {
     struct numio_op op;
     numio_op_symlinkat(&op, target, dirfd, path);
-    if (is_known(&op))
+    if (nio_knows_op(&op))
         return numio_op_await(&op);
     return ON_POOL(SYS_symlinkat, { number_of(target), dirfd, number_of(path) });
 }
@@ -121,7 +114,7 @@ int64_t numio_unlinkat(int dirfd, const char *path, int flags)
 {
     struct numio_op op;
     numio_op_unlinkat(&op, dirfd, path, flags);
-    if (is_known(&op))
+    if (nio_knows_op(&op))
         return numio_op_await(&op);
     return ON_POOL(SYS_unlinkat, { dirfd, number_of(path), flags });
 }
@@ -140,7 +133,7 @@ int64_t numio_mkdirat(int dirfd, const char *path, mode_t mode)
 {
     struct numio_op op;
     numio_op_mkdirat(&op, dirfd, path, mode);
-    if (is_known(&op))
+    if (nio_knows_op(&op))
         return numio_op_await(&op);
     return ON_POOL(SYS_mkdirat, { dirfd, number_of(path), (long)mode });
 }
@@ -235,7 +228,7 @@ int64_t numio_getxattr(const char *path, const char *name, void *value, size_t s
 {
     struct numio_op op;
     numio_op_getxattr(&op, path, name, value, clamp(size));
-    if (is_known(&op))
+    if (nio_knows_op(&op))
         return numio_op_await(&op);
     return ON_POOL(SYS_getxattr,
                    { number_of(path), number_of(name), number_of(value), (long)size });
@@ -245,7 +238,7 @@ int64_t numio_fgetxattr(int fd, const char *name, void *value, size_t size)
 {
     struct numio_op op;
     numio_op_fgetxattr(&op, fd, name, value, clamp(size));
-    if (is_known(&op))
+    if (nio_knows_op(&op))
         return numio_op_await(&op);
     return ON_POOL(SYS_fgetxattr, { fd, number_of(name), number_of(value), (long)size });
 }
@@ -255,7 +248,7 @@ int64_t numio_setxattr(const char *path, const char *name, const void *value, si
 {
     struct numio_op op;
     numio_op_setxattr(&op, path, name, value, clamp(size), flags);
-    if (is_known(&op))
+    if (nio_knows_op(&op))
         return numio_op_await(&op);
     return ON_POOL(SYS_setxattr,
                    { number_of(path), number_of(name), number_of(value), (long)size, flags });
@@ -265,7 +258,7 @@ int64_t numio_fsetxattr(int fd, const char *name, const void *value, size_t size
 {
     struct numio_op op;
     numio_op_fsetxattr(&op, fd, name, value, clamp(size), flags);
-    if (is_known(&op))
+    if (nio_knows_op(&op))
         return numio_op_await(&op);
     return ON_POOL(SYS_fsetxattr, { fd, number_of(name), number_of(value), (long)size, flags });
 }

@@ -6,6 +6,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "runtime/sched/await.h"
+
 int64_t numio_read(int fd, void *buf, size_t len)
 {
     return numio_pread(fd, buf, len, -1);
@@ -159,6 +161,14 @@ int64_t numio_send(int fd, const void *buf, size_t len, int flags)
     struct numio_op op;
     numio_op_send(&op, fd, buf, len, flags);
     return numio_op_await(&op);
+}
+
+int64_t numio_send_zc(int fd, const void *buf, size_t len, int flags)
+{
+    struct numio_op op;
+    numio_op_send_zc(&op, fd, buf, len, flags);
+    int64_t result = nio_knows_op(&op) ? numio_op_await(&op) : -EOPNOTSUPP;
+    return result == -EOPNOTSUPP ? numio_send(fd, buf, len, flags) : result;
 }
 
 int64_t numio_send_all(int fd, const void *buf, size_t len, int flags)

@@ -41,6 +41,16 @@ void nio_co_charge(struct nio_co *co)
     nio_co_suspend(co);
 }
 
+void nio_co_go_to(struct nio_co *co, unsigned worker)
+{
+    if (NIO_LIKELY(nio_worker_current()->index == worker))
+        return;
+    co->visit = worker;
+    co->task.flags |= NIO_TASK_VISITS;
+    nio_co_suspend(co);
+    NIO_DEBUG_ASSERT(nio_worker_current()->index == worker);
+}
+
 int numio_yield_now(void)
 {
     struct nio_co *co = nio_co_current();
@@ -67,14 +77,51 @@ void numio_context_yield(struct numio_context *cx)
     cx->_task->flags |= NIO_TASK_YIELDED;
 }
 
-/* Says how long the submissions of this tick may wait for others. */
-static void set_flush_cost(struct nio_worker *worker, const struct numio_op *op)
+bool nio_knows_op(const struct numio_op *op)
+{
+    const struct nio_worker *worker = nio_worker_current();
+    return !worker || nio_op_is_known(op, worker->handle->profile, worker->handle->opcodes);
+}
+
+void nio_set_flush_cost(struct nio_worker *worker, const struct numio_op *op)
 {
     uint8_t opcode = opcode_of(op);
-    if (opcode == IORING_OP_SEND || opcode == IORING_OP_SENDMSG)
+    if (opcode == IORING_OP_SEND || opcode == IORING_OP_SEND_ZC || opcode == IORING_OP_SENDMSG)
         worker->flush_cost = NIO_FLUSH_COST_SEND;
     else if (worker->flush_cost == NIO_FLUSH_COST)
         worker->flush_cost = NIO_FLUSH_COST_WAIT;
+}
+
+int nio_co_go_to_ring(struct nio_co *co, const struct numio_op *op, bool is_alone)
+{
+    int fd = nio_op_fd(op);
+    if (is_alone && op->_sqe[0] & NIO_OP_RELATIONS)
+        return nio_error(-EINVAL, "numio_op_await: an operation with a link or a drain goes with "
+                                  "others, by numio_batch_await()");
+    if (!nio_is_direct(fd))
+        return 0;
+    if (nio_direct_worker(fd) >= nio_worker_current()->handle->worker_count)
+        return nio_error(-EBADF, "descriptor %d is none: no worker has such a direct one", fd);
+    const struct nio_worker *owner = nio_worker_current()->handle->workers[nio_direct_worker(fd)];
+    bool may_go = owner == nio_worker_current() || co->task.affinity == NUMIO_AFFINITY_ANY ||
+                  (co->task.affinity == NUMIO_AFFINITY_NODE && owner->node->index == co->task.node);
+    if (!may_go)
+        return nio_error(-EXDEV,
+                         "a direct descriptor of worker %u is used by a coroutine that must "
+                         "not run there",
+                         owner->index);
+    nio_co_go_to(co, owner->index);
+    return 0;
+}
+
+void nio_direct_note_close(const struct numio_op *op)
+{
+    int fd = nio_op_fd(op);
+    if (opcode_of(op) != IORING_OP_CLOSE || op->_result != 0 || !nio_is_direct(fd))
+        return;
+    struct nio_worker *owner = nio_worker_current()->handle->workers[nio_direct_worker(fd)];
+    /* relaxed: a number that goes with nothing else */
+    (void)atomic_fetch_add_explicit(&owner->direct_free, 1, memory_order_relaxed);
 }
 
 int64_t numio_op_await(struct numio_op *op)
@@ -90,6 +137,12 @@ int64_t numio_op_await(struct numio_op *op)
     int stop = nio_co_stop(co);
     if (NIO_UNLIKELY(stop) && !is_close)
         return stop;
+    if (NIO_UNLIKELY(op->_sqe[0] & (NIO_OP_RELATIONS | NIO_OP_MAY_BE_DIRECT))) {
+        int error = nio_co_go_to_ring(co, op, true);
+        if (error)
+            return error;
+        worker = nio_worker_current();
+    }
     op->_task = task;
     op->_driver = worker->driver;
     op->_state = NIO_OP_STARTED;
@@ -99,13 +152,15 @@ int64_t numio_op_await(struct numio_op *op)
     task->flags &= (uint8_t)~NIO_TASK_OP_CANCELLED;
     if (is_close)
         task->flags |= NIO_TASK_SHIELDED;
-    set_flush_cost(worker, op);
+    nio_set_flush_cost(worker, op);
     nio_driver_submit(worker->driver, op);
     nio_co_suspend(co); /* resumed only after the completion, run.c sees to that */
     task->wait_kind = NIO_WAIT_WAKE;
     task->flags &= (uint8_t)~NIO_TASK_SHIELDED;
     co->op = NULL;
     int32_t result = op->_result;
+    if (NIO_UNLIKELY(is_close))
+        nio_direct_note_close(op);
     if (NIO_LIKELY(!nio_state_is_stopped(task)) || is_close)
         return result;
     if (!nio_state_is_cancelled(task)) /* late: what it brought all the same is the caller's */
@@ -119,6 +174,11 @@ int64_t numio_op_await(struct numio_op *op)
 
 void nio_op_send_cancel(struct nio_worker *worker, struct numio_op *op)
 {
+    enum nio_op_state kind = nio_op_kind(op);
+    if (NIO_UNLIKELY(kind == NIO_OP_MEMBER || kind == NIO_OP_LINKED)) {
+        nio_batch_send_cancel(worker, op);
+        return;
+    }
     op->_flags |= NIO_OP_CANCEL_SENT;
     nio_driver_cancel(worker->driver, op);
 }
@@ -158,6 +218,14 @@ int numio_op_start(struct numio_op *op, struct numio_context *cx)
         return nio_error(-EBUSY, "numio_op_start: the operation is in flight already");
     if (nio_state_is_cancelled(task))
         return -ECANCELED;
+    if (op->_sqe[0] & NIO_OP_RELATIONS)
+        return nio_error(-EINVAL, "numio_op_start: links and drains are for coroutines, by "
+                                  "numio_batch_await()");
+    if (nio_is_direct(nio_op_fd(op)) && nio_direct_worker(nio_op_fd(op)) != worker->index)
+        return nio_error(-EXDEV,
+                         "numio_op_start: the direct descriptor belongs to worker %u; pin "
+                         "the future there",
+                         nio_direct_worker(nio_op_fd(op)));
     op->_task = task;
     op->_driver = worker->driver;
     op->_flags = worker->index << NIO_OP_WORKER_SHIFT;
@@ -168,7 +236,7 @@ int numio_op_start(struct numio_op *op, struct numio_context *cx)
         op->_next->_prev = op;
     task->ops = op;
     nio_state_ref(task); /* given up by nio_op_done() */
-    set_flush_cost(worker, op);
+    nio_set_flush_cost(worker, op);
     nio_driver_submit(worker->driver, op);
     return 0;
 }
@@ -178,6 +246,7 @@ enum numio_poll numio_op_poll(struct numio_op *op, struct numio_context *cx, int
     if (!nio_op_is_done(op))
         return NUMIO_PENDING;
     *ret_result = op->_result;
+    nio_direct_note_close(op);
     nio_op_unlink(cx->_task, op);
     return NUMIO_READY;
 }

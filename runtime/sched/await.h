@@ -18,6 +18,9 @@ static NIO_ALWAYS_INLINE void nio_co_suspend(struct nio_co *co)
 {
     nio_coro_switch_out(&co->coro, nio_worker_current()->host);
 }
+/* Has the running coroutine go on at a worker, where it stays at least until it suspends again.
+ * Costs nothing where it is there already. */
+void nio_co_go_to(struct nio_co *co, unsigned worker);
 /* Spends one unit of the coop budget; lets others run first when it is used up. */
 void nio_co_charge(struct nio_co *co);
 
@@ -29,7 +32,21 @@ static NIO_ALWAYS_INLINE int nio_co_stop(const struct nio_co *co)
     return NIO_UNLIKELY(may_stop) ? nio_co_stop_late(co) : 0;
 }
 
-/* Owner of the operation's ring: asks the kernel to end it. */
+/* Whether the driver of the calling worker can do it; true outside of the workers, where it fails
+ * for another reason. */
+bool nio_knows_op(const struct numio_op *op);
+/* Says how long the submissions of this tick may wait for others. */
+void nio_set_flush_cost(struct nio_worker *worker, const struct numio_op *op);
+/* Where an operation has to be submitted that has a relation to others, or a direct descriptor: the
+ * coroutine goes there.   Errors: -EINVAL it has relations and `is_alone`; -EBADF no such worker.
+ */
+NIO_COLD int nio_co_go_to_ring(struct nio_co *co, const struct numio_op *op, bool is_alone);
+/* The running task, which has seen the operation end: if that has closed a direct descriptor, the
+ * entry of its table is free again. */
+void nio_direct_note_close(const struct numio_op *op);
+/* Owner of a batch's ring: asks the kernel to end what is left of it. */
+void nio_batch_send_cancel(struct nio_worker *worker, struct numio_op *member);
+/* Owner of the operation's ring: asks the kernel to end it, and its batch with it. */
 void nio_op_send_cancel(struct nio_worker *worker, struct numio_op *op);
 /* Takes an ended operation off its future's list. */
 void nio_op_unlink(struct nio_task *task, struct numio_op *op);

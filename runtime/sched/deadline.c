@@ -60,10 +60,7 @@ static bool take_back(struct nio_co *co, struct numio_op *timer)
         return false; /* never armed */
     if (nio_op_is_done(timer))
         return true;
-    if (nio_worker_current()->index != nio_op_worker(timer)) {
-        co->task.flags |= NIO_TASK_VISITS;
-        nio_co_suspend(co);
-    }
+    nio_co_go_to(co, nio_op_worker(timer));
     struct nio_worker *worker = nio_worker_current();
     NIO_ASSERT(worker->index == nio_op_worker(timer));
     bool is_armed = nio_driver_take_timer(worker->driver, timer);

@@ -259,7 +259,7 @@ static NIO_ALWAYS_INLINE void run_coroutine(struct nio_worker *worker, struct ni
         complete(worker, task);
     } else if (NIO_UNLIKELY(task->flags & NIO_TASK_VISITS)) {
         task->flags &= (uint8_t)~NIO_TASK_VISITS;
-        nio_schedule_mailbox(worker->handle->workers[nio_op_worker(&co->deadline->_timer)], task);
+        nio_schedule_mailbox(worker->handle->workers[co->visit], task);
     } else {
         pause_task(worker, task);
     }

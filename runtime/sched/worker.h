@@ -25,6 +25,7 @@ struct nio_worker_counters {
     _Atomic uint64_t inject_taken, overflowed;
     _Atomic uint64_t remote_frees;
     _Atomic uint64_t bytes_in, bytes_out;
+    _Atomic uint64_t streams_opened, streams_closed;
 };
 
 static inline void nio_count(_Atomic uint64_t *counter, uint64_t amount)
@@ -48,12 +49,15 @@ struct nio_co {
     struct nio_stack *stack;         /* constant until it has ended */
     struct numio_op *op;             /* what it waits for with NIO_WAIT_OP */
     struct numio_deadline *deadline; /* its innermost scope, NULL without one */
+    unsigned visit;                  /* with NIO_TASK_VISITS: the worker it wants to go on at */
 };
 
 /* A chain of tasks that only this worker runs, oldest first. */
 struct nio_private_queue {
     struct nio_mpsc_node *first, *last;
 };
+
+enum nio_direct_state { NIO_DIRECT_UNKNOWN = 0, NIO_DIRECT_MADE, NIO_DIRECT_NONE };
 
 /* One sibling at a time is suspected of being stuck: steal.c. */
 struct nio_watch {
@@ -106,8 +110,12 @@ struct nio_worker {
     uint32_t inline_depth; /* joined tasks that run inside of their joiner now */
     struct nio_rng rng;
     struct nio_slab_outbox outbox;
-    uint64_t idle_since_ns;                   /* 0 while busy */
-    int64_t idle_average_ns;                  /* how long it was idle lately, weighted */
+    struct nio_buf_group *recv_buffers; /* NULL until a stream receives here: io/stream_recv.c */
+    struct nio_buf_memory recv_memory;
+    uint8_t direct_state;         /* enum nio_direct_state: of the ring's table of files */
+    _Atomic uint32_t direct_free; /* its free entries; any worker, RMW */
+    uint64_t idle_since_ns;       /* 0 while busy */
+    int64_t idle_average_ns;      /* how long it was idle lately, weighted */
     struct nio_watch lifo_watch, queue_watch; /* for siblings that keep work to themselves */
     struct nio_thrift thrift;                 /* whether it pays to take others' work */
     struct nio_stripe stripe;

@@ -10,25 +10,50 @@
 #include "runtime/task/op_done.h"
 
 #include "runtime/base/assert.h"
+#include "runtime/task/multi.h"
 #include "runtime/task/state.h"
 #include "runtime/task/wake.h"
 
-static _Atomic uint32_t *state_of(const struct numio_op *op)
+/* The others may end on other threads, and the coroutine goes on after the last: whoever is not the
+ * last touches nothing of the batch afterwards. */
+static NIO_COLD void member_done(struct numio_op *op)
 {
-    /* The public header is C++ as well and cannot say _Atomic. */
-    return (_Atomic uint32_t *)(uintptr_t)&op->_state;
+    struct nio_batch *batch = nio_op_batch(op);
+    struct nio_task *task = op->_task;
+    /* [OD1] release: as below; whoever cancels the batch looks at it. */
+    atomic_store_explicit(nio_op_state(op), NIO_OP_DONE, memory_order_release);
+    /* [OB1] acq_rel: publishes the result to the last one, which has seen all others and hands them
+     * to the coroutine with its wake.  Pairs with itself. */
+    if (atomic_fetch_sub_explicit(&batch->left, 1, memory_order_acq_rel) == 1)
+        nio_wake_act(task, nio_state_wake_op_done(task));
+}
+
+/* The last of a request with many completions, where it did not come from a ring. */
+static NIO_COLD void stream_done(struct numio_op *op, int32_t result)
+{
+    struct nio_task *waiter = nio_multi_post(nio_multi_of(op), result, -1, true);
+    if (waiter)
+        nio_multi_wake(waiter);
 }
 
 void nio_op_done(struct numio_op *op, int32_t result)
 {
     struct nio_task *task = op->_task;
     op->_result = result;
+    enum nio_op_state kind = nio_op_kind(op);
+    if (NIO_UNLIKELY(kind >= NIO_OP_MEMBER)) {
+        if (kind == NIO_OP_STREAM)
+            stream_done(op, result);
+        else
+            member_done(op);
+        return;
+    }
     if (task->kind == NIO_TASK_COROUTINE) {
         nio_wake_act(task, nio_state_wake_op_done(task));
         return;
     }
     /* [OD1] release: publishes _result.  Pairs with [OD2]; the operation may be reused after. */
-    atomic_store_explicit(state_of(op), NIO_OP_DONE, memory_order_release);
+    atomic_store_explicit(nio_op_state(op), NIO_OP_DONE, memory_order_release);
     nio_wake_act(task, nio_state_wake_by_value(task));
 }
 
@@ -38,7 +63,7 @@ void nio_op_strike(struct numio_op *timer)
     enum nio_wake_action action = nio_state_wake_late(task);
     /* [DL1] release: the last access to the timer, whose memory is the task's from here on.  Pairs
      * with [OD2]. */
-    atomic_store_explicit(state_of(timer), NIO_OP_DONE, memory_order_release);
+    atomic_store_explicit(nio_op_state(timer), NIO_OP_DONE, memory_order_release);
     /* Only if it is to be queued is the task touched again, and then it is the caller's. */
     nio_wake_act(task, action);
 }
@@ -46,5 +71,5 @@ void nio_op_strike(struct numio_op *timer)
 bool nio_op_is_done(const struct numio_op *op)
 {
     /* [OD2] acquire: sees _result.  Pairs with [OD1]. */
-    return atomic_load_explicit(state_of(op), memory_order_acquire) == NIO_OP_DONE;
+    return atomic_load_explicit(nio_op_state(op), memory_order_acquire) == NIO_OP_DONE;
 }

@@ -8,7 +8,14 @@
 
 #include "runtime/task/task.h"
 
-enum nio_op_state { NIO_OP_FRESH = 0, NIO_OP_STARTED, NIO_OP_DONE };
+enum nio_op_state {
+    NIO_OP_FRESH = 0,
+    NIO_OP_STARTED,
+    NIO_OP_DONE,
+    NIO_OP_MEMBER, /* started, one of the batch that _prev names */
+    NIO_OP_LINKED, /* the same, and the driver, not the kernel, begins the one behind it */
+    NIO_OP_STREAM  /* started, of a struct nio_multi: task/multi.h */
+};
 
 /* numio_op._flags: flags below, the index of the worker whose ring it went to above. */
 enum { NIO_OP_WORKER_SHIFT = 8 };
@@ -16,12 +23,40 @@ enum { NIO_OP_WORKER_SHIFT = 8 };
 enum nio_op_flag {
     NIO_OP_CANCEL_SENT = 1 << 0,   /* owner of the driver: a cancel was submitted */
     NIO_OP_CANCEL_WANTED = 1 << 1, /* the running task: to be cancelled on its own ring */
-    NIO_OP_DEADLINE = 1 << 2       /* constant once started: the timer of a deadline scope */
+    NIO_OP_DEADLINE = 1 << 2,      /* constant once started: the timer of a deadline scope */
+    NIO_OP_KEPT_LINK = 1 << 3,     /* these: owner of the driver, of chains that it keeps */
+    NIO_OP_KEPT_HARDLINK = 1 << 4,
+    NIO_OP_SEVERED = 1 << 5 /* its chain has broken before it */
 };
+
+/* Operations that a coroutine waits for together: it is woken by the last. */
+struct nio_batch {
+    _Atomic uint32_t left; /* not yet ended */
+    struct numio_op *ops;  /* constant */
+    unsigned count;        /* constant */
+};
+
+static inline struct nio_batch *nio_op_batch(const struct numio_op *op)
+{
+    return (struct nio_batch *)op->_prev;
+}
 
 static inline unsigned nio_op_worker(const struct numio_op *op)
 {
     return op->_flags >> NIO_OP_WORKER_SHIFT;
+}
+
+static inline _Atomic uint32_t *nio_op_state(const struct numio_op *op)
+{
+    /* The public header is C++ as well and cannot say _Atomic. */
+    return (_Atomic uint32_t *)(uintptr_t)&op->_state;
+}
+
+/* Of an operation that has been started and not done; constant that long. */
+static inline enum nio_op_state nio_op_kind(const struct numio_op *op)
+{
+    /* relaxed: written before the submission, whose completion has ordered it */
+    return atomic_load_explicit(nio_op_state(op), memory_order_relaxed);
 }
 
 /* Any worker, or a pool thread of the epoll profile.  Wakes the task. */

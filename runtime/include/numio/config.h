@@ -81,6 +81,13 @@ struct numio_config {
     struct numio_hooks hooks;
     unsigned cpu_check_ms; /* how often a thread of the runtime looks whether CPUs were taken from
                               the process or given back, at most 60000; 0: never; 1000 */
+    unsigned recv_buffers; /* of each worker that has streams which receive, a power of two, 16 to
+                              32768; 0: 512 */
+    unsigned
+        direct_descriptors;   /* most entries of each worker's table of them, at most 262144, made
+                                 when it is first used; 0: 8192, or RLIMIT_NOFILE if that is less
+                               */
+    size_t recv_buffer_bytes; /* of each, 128 to 16 MiB; 0: 4 KiB */
 };
 
 /* Sets the defaults; `size` is sizeof(struct numio_config).  A program that was built for a newer

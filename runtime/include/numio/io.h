@@ -53,6 +53,11 @@ NUMIO_EXPORT int64_t numio_accept(int fd, struct sockaddr *addr, socklen_t *addr
 NUMIO_EXPORT int64_t numio_connect(int fd, const struct sockaddr *addr, socklen_t addr_len);
 NUMIO_EXPORT int64_t numio_recv(int fd, void *buf, size_t len, int flags);
 NUMIO_EXPORT int64_t numio_send(int fd, const void *buf, size_t len, int flags);
+/* As numio_send() without a copy into the kernel, which pays from some 10 KiB on where the network
+ * can do it (never on loopback): returns when the network has let go of `buf`, so several
+ * coroutines send to keep a connection full.  A plain send where the kernel (6.0) or the kind of
+ * socket has none. */
+NUMIO_EXPORT int64_t numio_send_zc(int fd, const void *buf, size_t len, int flags);
 /* All of `len`, or a negative errno value; what was sent before an error is not told. */
 NUMIO_EXPORT int64_t numio_send_all(int fd, const void *buf, size_t len, int flags);
 NUMIO_EXPORT int64_t numio_recv_all(int fd, void *buf, size_t len, int flags);

@@ -8,9 +8,11 @@
 #include <numio/address.h>
 #include <numio/arena.h>
 #include <numio/base.h>
+#include <numio/batch.h>
 #include <numio/bufio.h>
 #include <numio/config.h>
 #include <numio/deadline.h>
+#include <numio/direct.h>
 #include <numio/error.h>
 #include <numio/fs.h>
 #include <numio/io.h>
@@ -19,6 +21,7 @@
 #include <numio/process.h>
 #include <numio/runtime.h>
 #include <numio/signal.h>
+#include <numio/stream.h>
 #include <numio/task.h>
 #include <numio/tcp.h>
 #include <numio/topology.h>

@@ -101,6 +101,11 @@ NUMIO_EXPORT void numio_op_connect(struct numio_op *op, int fd, const struct soc
 NUMIO_EXPORT void numio_op_recv(struct numio_op *op, int fd, void *buf, size_t len, int flags);
 NUMIO_EXPORT void numio_op_send(struct numio_op *op, int fd, const void *buf, size_t len,
                                 int flags);
+/* Without a copy: `buf` is the caller's again when the operation has ended, which is when the
+ * network has let go of it (TCP: when it is acknowledged).  Linux 6.0; under the profile epoll as
+ * numio_op_send(). */
+NUMIO_EXPORT void numio_op_send_zc(struct numio_op *op, int fd, const void *buf, size_t len,
+                                   int flags);
 NUMIO_EXPORT void numio_op_recvmsg(struct numio_op *op, int fd, struct msghdr *msg, int flags);
 NUMIO_EXPORT void numio_op_sendmsg(struct numio_op *op, int fd, const struct msghdr *msg,
                                    int flags);

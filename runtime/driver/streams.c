@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/* Requests with many completions: their images, their submission, and periods, which are kept by
+ * the timers and never reach a ring; and what is registered with a ring: buffers and files. */
+#include <errno.h>
+#include <liburing.h>
+#include <string.h>
+
+#include "runtime/base/clock.h"
+#include "runtime/base/mem.h"
+#include "runtime/driver/driver_impl.h"
+#include "runtime/task/op_done.h"
+
+static const uint64_t ns_per_s = 1000000000;
+
+static void set_image(struct nio_multi *multi, const struct io_uring_sqe *sqe)
+{
+    memcpy(multi->op._sqe, sqe, sizeof multi->op._sqe);
+    multi->op._sqe[0] |= NIO_OP_IS_STREAM;
+    multi->op._place = NIO_OP_PLACE_RING;
+}
+
+void nio_multi_prep_accept(struct nio_multi *multi, int fd, int flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_multishot_accept(&sqe, fd, NULL, NULL, flags);
+    set_image(multi, &sqe);
+}
+
+void nio_multi_prep_recv(struct nio_multi *multi, int fd, int flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_recv_multishot(&sqe, fd, NULL, 0, flags);
+    sqe.flags |= IOSQE_BUFFER_SELECT;
+    sqe.buf_group = NIO_BUF_GROUP_ID;
+    set_image(multi, &sqe);
+}
+
+void nio_multi_prep_recvmsg(struct nio_multi *multi, int fd, struct msghdr *header, int flags)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_recvmsg_multishot(&sqe, fd, header, (unsigned)flags);
+    sqe.flags |= IOSQE_BUFFER_SELECT;
+    sqe.buf_group = NIO_BUF_GROUP_ID;
+    set_image(multi, &sqe);
+}
+
+void nio_multi_prep_poll(struct nio_multi *multi, int fd, uint32_t events)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_poll_multishot(&sqe, fd, events);
+    set_image(multi, &sqe);
+}
+
+bool nio_driver_has_multi(const struct nio_driver *driver)
+{
+    return driver->profile != NUMIO_DRIVER_EPOLL;
+}
+
+void nio_driver_submit_multi(struct nio_driver *driver, struct nio_multi *multi)
+{
+    multi->op._driver = driver;
+    multi->op._state = NIO_OP_STREAM;
+    if (nio_driver_has_multi(driver))
+        nio_uring_submit(driver, &multi->op);
+    else
+        nio_driver_end(driver, &multi->op, -EINVAL);
+}
+
+static void add_tick(struct nio_driver *driver, struct nio_multi *multi, uint64_t now_ns)
+{
+    struct numio_op *op = &multi->op;
+    uint64_t left_ns = multi->due_ns > now_ns ? multi->due_ns - now_ns : 0;
+    op->_time[0] = (int64_t)(left_ns / ns_per_s);
+    op->_time[1] = (int64_t)(left_ns % ns_per_s);
+    nio_timers_add(&driver->timers, op, now_ns);
+}
+
+void nio_driver_submit_ticks(struct nio_driver *driver, struct nio_multi *multi, uint64_t period_ns,
+                             uint64_t now_ns)
+{
+    numio_op_timeout(&multi->op, period_ns);
+    multi->op._driver = driver;
+    multi->op._state = NIO_OP_STREAM;
+    multi->period_ns = period_ns;
+    multi->due_ns = now_ns < UINT64_MAX - period_ns ? now_ns + period_ns : UINT64_MAX;
+    add_tick(driver, multi, now_ns);
+}
+
+void nio_stream_tick(struct nio_driver *driver, struct nio_multi *multi, uint64_t now_ns)
+{
+    uint64_t late = now_ns > multi->due_ns ? (now_ns - multi->due_ns) / multi->period_ns : 0;
+    uint64_t ticks = late < INT32_MAX ? late + 1 : INT32_MAX;
+    multi->due_ns += (late + 1) * multi->period_ns;
+    add_tick(driver, multi, now_ns);
+    struct nio_task *waiter = nio_multi_post(multi, (int32_t)ticks, -1, false);
+    if (waiter)
+        nio_multi_wake(waiter);
+}
+
+int nio_driver_add_files(struct nio_driver *driver, unsigned count)
+{
+    if (!nio_driver_has_multi(driver))
+        return -EINVAL;
+    if (nio_fault_now())
+        return -ENOMEM;
+    return io_uring_register_files_sparse(nio_uring_ring(driver), count);
+}
+
+int nio_driver_add_buffers(struct nio_driver *driver, const struct nio_buf_memory *memory,
+                           struct nio_buf_group **ret_group)
+{
+    struct io_uring *ring = nio_driver_has_multi(driver) ? nio_uring_ring(driver) : NULL;
+    int error = nio_buf_group_create(ring, memory, ret_group);
+    if (!error)
+        driver->buffers = *ret_group;
+    return error;
+}

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT */
+/* Streams of received data, and the buffers of a worker that they fill.
+ *
+ * A request that ends with -ENOBUFS found the worker's buffers all in use.  It is armed again when
+ * one has been given back since it was armed; until then the task waits in the group.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include <numio/io.h>
+
+#include "alloc/io_buffer.h"
+#include "runtime/base/error.h"
+#include "runtime/io/stream.h"
+
+/* What stands at the head of a buffer that recvmsg has filled: struct io_uring_recvmsg_out. */
+struct head {
+    uint32_t name_len, control_len, payload_len, flags;
+};
+
+/* ---- the buffers of a worker -------------------------------------------------------------- */
+
+static void free_memory(struct nio_worker *worker)
+{
+    struct nio_buf_memory *memory = &worker->recv_memory;
+    nio_io_buffer_free(worker->node->arena, memory->buffers, memory->buffer_bytes * memory->count,
+                       0);
+    nio_io_buffer_free(worker->node->arena, memory->entries, nio_buf_entries_bytes(memory->count),
+                       0);
+    *memory = (struct nio_buf_memory){ 0 };
+}
+
+static int make_group(struct nio_worker *worker, uint32_t count)
+{
+    struct nio_buf_memory *memory = &worker->recv_memory;
+    memory->count = count;
+    memory->buffer_bytes = worker->handle->config.recv_buffer_bytes;
+    memory->buffers =
+        nio_io_buffer_alloc(worker->node->arena, memory->buffer_bytes * memory->count, 0);
+    memory->entries =
+        nio_io_buffer_alloc(worker->node->arena, nio_buf_entries_bytes(memory->count), 0);
+    int error = memory->buffers && memory->entries ? 0 : -ENOMEM;
+    if (!error)
+        error = nio_driver_add_buffers(worker->driver, memory, &worker->recv_buffers);
+    if (error)
+        free_memory(worker);
+    return error;
+}
+
+/* The calling worker's buffers, made when they are first needed; fewer where memory is short. */
+static int own_group(struct nio_buf_group **ret_group)
+{
+    struct nio_worker *worker = nio_worker_current();
+    uint32_t wanted = worker->handle->config.recv_buffers, count = wanted;
+    int error = 0;
+    while (!worker->recv_buffers && (error = make_group(worker, count)) == -ENOMEM &&
+           count / 2 >= NIO_BUF_GROUP_MIN)
+        count /= 2;
+    struct rlimit locked = { 0 };
+    if (error || count < wanted)
+        (void)getrlimit(RLIMIT_MEMLOCK, &locked); /* only a number for the sentence */
+    if (error)
+        return nio_error(error,
+                         "no memory for %u receive buffers of %zu bytes; RLIMIT_MEMLOCK is "
+                         "%llu bytes (ulimit -l)",
+                         count, worker->handle->config.recv_buffer_bytes,
+                         (unsigned long long)locked.rlim_cur);
+    if (count < wanted)
+        (void)fprintf(stderr,
+                      "numio: worker %u has %u receive buffers of %zu bytes instead of %u: the "
+                      "kernel refused the memory; RLIMIT_MEMLOCK is %llu bytes (ulimit -l)\n",
+                      worker->index, count, worker->handle->config.recv_buffer_bytes, wanted,
+                      (unsigned long long)locked.rlim_cur); /* a hint only */
+    *ret_group = worker->recv_buffers;
+    return 0;
+}
+
+void nio_recv_buffers_free(struct nio_worker *worker)
+{
+    if (worker->recv_buffers)
+        free_memory(worker);
+    worker->recv_buffers = NULL; /* destroyed with the driver */
+}
+
+int nio_stream_check_header(size_t name_bytes, size_t control_bytes)
+{
+    const struct nio_worker *worker = nio_worker_current();
+    if (!worker)
+        return nio_error(-EINVAL, "stream: not opened from a coroutine");
+    size_t room = worker->handle->config.recv_buffer_bytes - sizeof(struct head);
+    if (name_bytes >= room || control_bytes >= room - name_bytes)
+        return nio_error(-EINVAL,
+                         "recvmsg stream: a name of %zu and control data of %zu bytes "
+                         "leave no room in a buffer of %zu (recv_buffer_bytes)",
+                         name_bytes, control_bytes, room + sizeof(struct head));
+    return 0;
+}
+
+/* ---- chunks ------------------------------------------------------------------------------- */
+
+void numio_chunk_release(struct numio_chunk *chunk)
+{
+    if (chunk->_group)
+        nio_buf_give_back(chunk->_group, chunk->_index);
+    memset(chunk, 0, sizeof *chunk);
+}
+
+void nio_stream_drop_recv(struct numio_stream *stream)
+{
+    uint32_t index;
+    int32_t result;
+    while (nio_multi_take(&stream->multi, &index, &result))
+        nio_buf_give_back(stream->group, index);
+}
+
+/* Reads the head that recvmsg has written, as io_uring_recvmsg_validate() does; `bytes` of the
+ * buffer are filled. */
+static void describe_message(const struct numio_stream *stream, size_t bytes,
+                             struct numio_chunk *chunk)
+{
+    char *at = chunk->data;
+    struct head head = { 0 };
+    size_t name_room = stream->header.msg_namelen, control_room = stream->header.msg_controllen;
+    size_t before = sizeof head + name_room + control_room;
+    memcpy(&head, at, sizeof head);
+    chunk->msg_flags = head.flags;
+    chunk->name_len = head.name_len < name_room ? head.name_len : (socklen_t)name_room;
+    chunk->name = chunk->name_len ? (struct sockaddr *)(void *)(at + sizeof head) : NULL;
+    chunk->control_len = head.control_len < control_room ? head.control_len : control_room;
+    chunk->control = chunk->control_len ? at + sizeof head + name_room : NULL;
+    chunk->data = at + before;
+    chunk->len = bytes > before ? bytes - before : 0;
+}
+
+/* What has come.  False: nothing. */
+static bool take(struct numio_stream *stream, struct numio_chunk *ret_chunk)
+{
+    uint32_t index;
+    int32_t result;
+    if (!nio_multi_take(&stream->multi, &index, &result))
+        return false;
+    *ret_chunk = (struct numio_chunk){ .data = nio_buf_of(stream->group, index),
+                                       ._group = stream->group,
+                                       ._index = index };
+    if (result <= 0) { /* the last one, which tells the end; the buffer comes empty with it */
+        numio_chunk_release(ret_chunk);
+        return false;
+    }
+    ret_chunk->len = (size_t)result;
+    if (stream->has_header)
+        describe_message(stream, (size_t)result, ret_chunk);
+    return true;
+}
+
+/* ---- waiting ------------------------------------------------------------------------------ */
+
+int nio_stream_arm_recv(struct numio_stream *stream)
+{
+    struct nio_multi *multi = &stream->multi;
+    if (NIO_UNLIKELY(nio_is_direct(stream->fd)))
+        nio_co_go_to(nio_co_current(), nio_direct_worker(stream->fd));
+    int rc = own_group(&stream->group);
+    if (rc < 0)
+        return rc;
+    stream->given = nio_buf_given(stream->group);
+    multi->items = stream->group->items;
+    multi->item_count = stream->group->count;
+    if (!stream->group->ring) { /* the kernel has rings, but none of buffers */
+        stream->is_plain = true;
+        return 0;
+    }
+    if (stream->has_header)
+        nio_multi_prep_recvmsg(multi, stream->fd, &stream->header, stream->flags);
+    else
+        nio_multi_prep_recv(multi, stream->fd, stream->flags);
+    nio_stream_arm(stream);
+    return 0;
+}
+
+/* Suspends until a buffer has been given back since `given`. */
+static int wait_for_buffer(struct nio_co *co, struct nio_buf_group *group, uint64_t given)
+{
+    struct nio_buf_waiter waiter;
+    int stop = nio_co_stop(co);
+    if (stop)
+        return stop;
+    if (!nio_buf_wait(group, given, &waiter, &co->task))
+        return 0;
+    nio_co_suspend(co);
+    nio_buf_unwait(group, &waiter);
+    return nio_co_stop(co);
+}
+
+/* Receives into a buffer that was taken, without waiting. */
+static int64_t recv_now(const struct numio_stream *stream, void *buffer, size_t bytes)
+{
+    int flags = stream->flags | MSG_DONTWAIT;
+    if (!stream->has_header)
+        return numio_recv(stream->fd, buffer, bytes, flags);
+    size_t name_room = stream->header.msg_namelen, control_room = stream->header.msg_controllen;
+    size_t before = sizeof(struct head) + name_room + control_room;
+    struct iovec iov = { (char *)buffer + before, bytes - before };
+    struct msghdr header = { .msg_name = (char *)buffer + sizeof(struct head),
+                             .msg_namelen = (socklen_t)name_room,
+                             .msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = (char *)buffer + sizeof(struct head) + name_room,
+                             .msg_controllen = control_room };
+    int64_t n = numio_recvmsg(stream->fd, &header, flags);
+    if (n < 0)
+        return n;
+    struct head head = { header.msg_namelen, (uint32_t)header.msg_controllen, (uint32_t)n,
+                         (uint32_t)header.msg_flags };
+    memcpy(buffer, &head, sizeof head);
+    return n + (int64_t)before;
+}
+
+/* One chunk by requests of its own: a buffer is taken once there is something to receive. */
+static int64_t recv_plainly(struct nio_co *co, struct numio_stream *stream,
+                            struct numio_chunk *ret_chunk)
+{
+    for (;;) { /* another reader of the socket may be faster, again and again */
+        int64_t rc = numio_poll_fd(stream->fd, POLLIN | POLLRDHUP);
+        if (rc < 0)
+            return rc;
+        if ((rc = own_group(&stream->group)) < 0)
+            return rc;
+        struct nio_buf_group *group = stream->group;
+        uint64_t given = nio_buf_given(group);
+        uint32_t index;
+        if (!nio_buf_take(group, &index)) {
+            if ((rc = wait_for_buffer(co, group, given)) < 0)
+                return rc;
+            continue;
+        }
+        *ret_chunk = (struct numio_chunk){ .data = nio_buf_of(group, index),
+                                           ._group = group,
+                                           ._index = index };
+        rc = recv_now(stream, ret_chunk->data, group->buffer_bytes);
+        if (rc > 0) {
+            ret_chunk->len = (size_t)rc;
+            if (stream->has_header)
+                describe_message(stream, (size_t)rc, ret_chunk);
+            return (int64_t)ret_chunk->len;
+        }
+        numio_chunk_release(ret_chunk);
+        if (rc != -EAGAIN)
+            return rc;
+    }
+}
+
+int64_t numio_stream_recv(struct numio_stream *stream, struct numio_chunk *ret_chunk)
+{
+    struct nio_co *co = nio_co_current();
+    int64_t result = 0;
+    int rc = nio_stream_check(co, stream, true);
+    memset(ret_chunk, 0, sizeof *ret_chunk);
+    if (NIO_UNLIKELY(rc))
+        return rc;
+    for (;;) { /* until something has come, or the wait is over */
+        if (take(stream, ret_chunk)) {
+            nio_co_charge(co);
+            return (int64_t)ret_chunk->len;
+        }
+        bool has_ended = stream->is_armed && nio_multi_look(&stream->multi);
+        if (take(stream, ret_chunk)) /* what came before the look */
+            return (int64_t)ret_chunk->len;
+        if (has_ended && (nio_stream_ended(stream, &result) || result == 0))
+            return result;
+        if (!stream->is_armed && stream->is_stopped)
+            return -ECANCELED;
+        if (!stream->is_armed && stream->is_plain)
+            return recv_plainly(co, stream, ret_chunk);
+        if (NIO_UNLIKELY((rc = nio_co_stop(co)) < 0))
+            return rc;
+        if (has_ended && result == -ENOBUFS &&
+            (rc = wait_for_buffer(co, stream->group, stream->given)) < 0)
+            return rc;
+        if (!stream->is_armed && (rc = nio_stream_arm_recv(stream)) < 0)
+            return rc;
+        if (!stream->is_armed)
+            continue; /* it has turned out to be a plain one */
+        if (NIO_UNLIKELY((rc = nio_stream_wait(co, stream)) < 0))
+            return rc;
+    }
+}
