@@ -10,6 +10,7 @@
 #include <numio/io.h>
 
 #include "runtime/base/error.h"
+#include "runtime/sched/source.h"
 #include "runtime/task/op_done.h"
 #include "runtime/task/state.h"
 
@@ -177,6 +178,10 @@ void nio_op_send_cancel(struct nio_worker *worker, struct numio_op *op)
     enum nio_op_state kind = nio_op_kind(op);
     if (NIO_UNLIKELY(kind == NIO_OP_MEMBER || kind == NIO_OP_LINKED)) {
         nio_batch_send_cancel(worker, op);
+        return;
+    }
+    if (op->_flags & NIO_OP_SOURCE) {
+        nio_source_cancel(op);
         return;
     }
     op->_flags |= NIO_OP_CANCEL_SENT;

@@ -28,6 +28,7 @@
  * While the runtime closes there are no retired workers: all hands end what is left.
  * The hot loop knows nothing of this: it ends by `is_leaving`, as at the end of the runtime.
  */
+#include "runtime/sched/source.h"
 #include "runtime/sched/worker.h"
 
 void nio_worker_order(struct nio_worker *worker, uint32_t order)
@@ -121,7 +122,8 @@ bool nio_serve_retired(struct nio_worker *worker, bool may_block)
     if (!worker->is_retired)
         return false;
     (void)nio_take_mail(worker); /* into the private queue */
-    (void)nio_reap_own(worker);  /* what it wakes is there too, or is given away */
+    nio_sources_arm(worker);
+    (void)nio_reap_own(worker); /* what it wakes is there too, or is given away */
     give_away(worker);
     struct nio_task *task = nio_pop_private(worker);
     if (task) {

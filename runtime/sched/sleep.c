@@ -6,6 +6,7 @@
  * for what a worker in a long poll keeps to itself: its LIFO slot and its ring.
  */
 #include "runtime/base/clock.h"
+#include "runtime/sched/source.h"
 #include "runtime/sched/worker.h"
 
 enum { TRIM_INTERVAL = 64 };
@@ -132,6 +133,7 @@ struct nio_task *nio_idle(struct nio_worker *worker, bool may_block)
         return task;
     if (worker->idle_since_ns == 0)
         worker->idle_since_ns = nio_now_ns();
+    nio_sources_arm(worker);
     sleep_until_woken(worker);
     nio_flush_own(worker); /* in case it has not slept */
     return NULL;

@@ -13,6 +13,7 @@
  * searchers (idle.h), and the clock is read.
  */
 #include "runtime/base/clock.h"
+#include "runtime/sched/source.h"
 #include "runtime/sched/worker.h"
 
 enum {
@@ -74,6 +75,9 @@ struct nio_task *nio_look_home(struct nio_worker *worker)
     if (nio_take_mail(worker))
         return nio_pop_private(worker);
     if (nio_reap_own(worker) > 0 && (task = nio_next_local(worker)))
+        return task;
+    if (NIO_UNLIKELY(worker->sources != NULL) && nio_sources_look(worker) > 0 &&
+        (task = nio_next_local(worker)))
         return task;
     task = nio_take_injected(worker);
     return task ? task : nio_take_overflow(worker, NIO_OVERFLOW_BATCH);

@@ -14,6 +14,7 @@
 #include "runtime/sched/worker.h"
 
 #include "runtime/base/clock.h"
+#include "runtime/sched/source.h"
 
 enum { PRIVATE_CLASS = NIO_QUEUE_COUNT }; /* the class behind those of the local queues */
 enum { TURN_POPS_MAX = 16 };
@@ -215,6 +216,8 @@ void nio_maintain(struct nio_worker *worker)
     if (NIO_UNLIKELY(--worker->driver_countdown == 0)) {
         worker->driver_countdown = worker->driver_interval;
         (void)nio_reap_own(worker); /* nothing there is no news */
+        if (NIO_UNLIKELY(worker->sources != NULL))
+            (void)nio_sources_look(worker); /* likewise */
         nio_slab_outbox_flush(&worker->outbox);
         if (NIO_UNLIKELY(nio_phase(worker->handle) != NIO_PHASE_RUNNING))
             nio_worker_close(worker);

@@ -66,6 +66,8 @@ struct nio_watch {
     uint64_t since_ns;
 };
 
+struct nio_source;
+
 struct nio_worker {
     /* constant after start */
     NIO_CACHE_ALIGNED struct numio_handle *handle;
@@ -104,10 +106,11 @@ struct nio_worker {
     bool can_spin;       /* no CPU carries two of the runtime's threads */
     uint32_t order_seen; /* the order that it follows */
     struct nio_private_queue mine;
-    struct nio_coro loop;  /* the context of the loop, while a coroutine runs */
-    struct nio_coro *here; /* the context that runs now: the loop's or a coroutine's */
-    struct nio_coro *host; /* where the running coroutine goes when it suspends */
-    uint32_t inline_depth; /* joined tasks that run inside of their joiner now */
+    struct nio_source *sources; /* words that coroutines wait for: source.h */
+    struct nio_coro loop;       /* the context of the loop, while a coroutine runs */
+    struct nio_coro *here;      /* the context that runs now: the loop's or a coroutine's */
+    struct nio_coro *host;      /* where the running coroutine goes when it suspends */
+    uint32_t inline_depth;      /* joined tasks that run inside of their joiner now */
     struct nio_rng rng;
     struct nio_slab_outbox outbox;
     struct nio_buf_group *recv_buffers; /* NULL until a stream receives here: io/stream_recv.c */

@@ -26,7 +26,8 @@ enum nio_op_flag {
     NIO_OP_DEADLINE = 1 << 2,      /* constant once started: the timer of a deadline scope */
     NIO_OP_KEPT_LINK = 1 << 3,     /* these: owner of the driver, of chains that it keeps */
     NIO_OP_KEPT_HARDLINK = 1 << 4,
-    NIO_OP_SEVERED = 1 << 5 /* its chain has broken before it */
+    NIO_OP_SEVERED = 1 << 5, /* its chain has broken before it */
+    NIO_OP_SOURCE = 1 << 6   /* owner of the driver, which has not got it: sched/source.h */
 };
 
 /* Operations that a coroutine waits for together: it is woken by the last. */
