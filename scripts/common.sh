@@ -11,7 +11,7 @@ readonly apt_lock_timeout_s=600
 
 # shellcheck disable=SC2034 # used by the scripts that source this one
 BUILD_PACKAGES=(cmake ninja-build gcc libc6-dev pkg-config libhwloc-dev liburing-dev
-    libjemalloc-dev)
+    libjemalloc-dev libxdp-dev libbpf-dev)
 
 # One line of progress.
 say() {

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: MIT
 """layers.py [--self-test]: fails on an include that goes against the order of the layers.
 
-  base < numa < alloc < task, coro, time < driver < sched < blocking, sync, io, net, fs < runtime
+  base < numa < alloc < task, coro, time < driver < sched < blocking, sync, io, net, fs, xdp
+    < runtime
   - an include goes to the same layer, to a peer on the same level, or downward;
   - <numio/x.h> is public, "folder/x.h" is private and written from the repository's root;
-  - hwloc is included in numa/ only, jemalloc in alloc/ only, liburing in runtime/driver/ only;
+  - hwloc is included in numa/ only, jemalloc in alloc/ only, liburing in runtime/driver/ only,
+    those of libxdp and libbpf in runtime/xdp/ only;
   - a public header includes public and system headers only;
   - the tool, perf and examples use public headers, and quoted ones of their own folder only;
     PRIVATE_ALLOWED lists the exceptions, and each must be used;
@@ -25,13 +27,14 @@ LEVELS = [
     ["task", "coro", "time"],
     ["driver"],
     ["sched"],
-    ["blocking", "sync", "io", "net", "fs"],
+    ["blocking", "sync", "io", "net", "fs", "xdp"],
     ["runtime"],
 ]
 LEVEL = {layer: level for level, layers in enumerate(LEVELS) for layer in layers}
 # The public headers that base may include; it knows nothing else of numio.
 BASE_PUBLIC = {"numio/base.h", "numio/error.h"}
-THIRD_PARTY = {"hwloc": "numa/", "jemalloc": "alloc/", "liburing": "runtime/driver/"}
+THIRD_PARTY = {"hwloc": "numa/", "jemalloc": "alloc/", "liburing": "runtime/driver/",
+               "xdp": "runtime/xdp/", "bpf": "runtime/xdp/"}
 OUTSIDE = ("runtime/tool/", "perf/", "examples/", "tests/")
 # (file outside, private header that it may include): each with its reason.
 PRIVATE_ALLOWED = {

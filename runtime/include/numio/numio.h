@@ -27,5 +27,6 @@
 #include <numio/topology.h>
 #include <numio/udp.h>
 #include <numio/unix.h>
+#include <numio/xdp.h>
 
 #endif
