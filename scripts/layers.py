@@ -43,6 +43,10 @@ PRIVATE_ALLOWED = {
     # It simulates what the scheduler decides by the scheduler's own functions.
     ("perf/model/model.c", "runtime/sched/policy.h"),
     ("perf/model/model.c", "runtime/base/rng.h"),
+    # Its figures are made as the load generator's: the same histogram and clock.
+    ("perf/xdp/trip.h", "perf/load/load_hist.h"),
+    ("perf/xdp/trip_numio.c", "perf/load/load_conn.h"),
+    ("perf/xdp/trip_plain.c", "perf/load/load_conn.h"),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
