@@ -31,6 +31,7 @@ enum {
     RECV_BUFFER_BYTES_MAX = 16 << 20,
     RECV_BUFFER_BYTES_DEFAULT = 4096,
     DIRECT_DESCRIPTORS_DEFAULT = 8192,
+    REGISTERED_BYTES_MAX = 1 << 30,
     DIRECT_DESCRIPTORS_MAX = 1 << 18, /* what the number of one has room for */
     CPU_CHECK_MS_DEFAULT = 1000,
     CPU_CHECK_MS_MAX = 60000
@@ -105,6 +106,7 @@ static const struct field fields[] = {
     FIELD("REPORT_OVERFLOW", FIELD_BOOL, report_overflow, NULL),
     FIELD("RNG_SEED", FIELD_U64, rng_seed, NULL),
     FIELD("CPU_CHECK_MS", FIELD_UINT, cpu_check_ms, NULL),
+    FIELD("REGISTERED_BYTES", FIELD_SIZE, registered_bytes, NULL),
     FIELD("DIRECT_DESCRIPTORS", FIELD_UINT, direct_descriptors, NULL),
     FIELD("RECV_BUFFERS", FIELD_UINT, recv_buffers, NULL),
     FIELD("RECV_BUFFER_BYTES", FIELD_SIZE, recv_buffer_bytes, NULL),
@@ -258,6 +260,11 @@ static int check_buffers(const struct numio_config *c)
         (c->recv_buffers & (c->recv_buffers - 1)) != 0)
         return nio_error(-EINVAL, "recv_buffers: %u is no power of two from %d to %d",
                          c->recv_buffers, (int)RECV_BUFFERS_MIN, (int)RECV_BUFFERS_MAX);
+    if (c->registered_bytes > REGISTERED_BYTES_MAX)
+        return nio_error(-EINVAL,
+                         "registered_bytes: %zu is more than %d, the most that a ring takes "
+                         "as one buffer",
+                         c->registered_bytes, (int)REGISTERED_BYTES_MAX);
     if (c->direct_descriptors > DIRECT_DESCRIPTORS_MAX)
         return nio_error(-EINVAL, "direct_descriptors: %u is more than %d", c->direct_descriptors,
                          (int)DIRECT_DESCRIPTORS_MAX);

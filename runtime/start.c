@@ -13,9 +13,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "alloc/io_buffer.h"
 #include "runtime/base/error.h"
 #include "runtime/base/futex.h"
 #include "runtime/base/mem.h"
@@ -111,6 +113,69 @@ static int offload_to_pool(void *context, void (*fn)(void *arg), void *arg)
     return rc;
 }
 
+static int use_registration(struct nio_worker *worker)
+{
+    return nio_driver_use_registration(worker->driver, worker->node->registration);
+}
+
+/* The leader's: makes the node's registered memory, as much as the kernel allows to pin. */
+static void make_registered(struct nio_worker *worker)
+{
+    struct nio_node *node = worker->node;
+    size_t wanted = nio_align_up(worker->handle->config.registered_bytes, NIO_REGISTERED_ALIGNMENT);
+    size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE), bytes = wanted;
+    int error = -ENOMEM;
+    char *memory = nio_io_buffer_alloc(node->arena, wanted, NIO_REGISTERED_ALIGNMENT);
+    if (memory)
+        error = nio_page_pool_init(&node->registered, memory, wanted);
+    if (!error && !nio_driver_has_multi(worker->driver))
+        error = -EINVAL;
+    while (!error && !node->registration && bytes >= page_bytes) {
+        int rc = nio_registration_create(memory, bytes, &node->registration);
+        if (rc == -ENOMEM)
+            bytes = bytes / 2 / page_bytes * page_bytes;
+        else
+            error = rc;
+    }
+    if (!error)
+        error = node->registration ? use_registration(worker) : -ENOMEM;
+    struct rlimit locked = { 0 };
+    (void)getrlimit(RLIMIT_MEMLOCK, &locked); /* only a number for the sentence */
+    if (error == -EINVAL)
+        nio_driver_add_reason(worker->driver, "no memory is registered: the driver has no rings");
+    else if (error || bytes < wanted)
+        nio_driver_add_reason(worker->driver,
+                              "%zu KiB are registered on node %u instead of %zu KiB: %s; "
+                              "RLIMIT_MEMLOCK is %llu KiB (ulimit -l)",
+                              error ? 0 : bytes >> 10, node->index, wanted >> 10,
+                              strerrordesc_np(error ? -error : ENOMEM),
+                              (unsigned long long)locked.rlim_cur >> 10);
+    if (error) {
+        nio_registration_destroy(node->registration);
+        node->registration = NULL;
+        nio_page_pool_fini(&node->registered);
+        nio_io_buffer_free(node->arena, memory, wanted, NIO_REGISTERED_ALIGNMENT);
+        return;
+    }
+    nio_page_pool_shrink(&node->registered, bytes);
+    node->registered_all_bytes = wanted;
+}
+
+static void register_memory(struct nio_worker *worker)
+{
+    struct nio_node *node = worker->node;
+    if (worker->index_in_node == 0) {
+        make_registered(worker);
+        return;
+    }
+    if (node->registered.bytes == 0)
+        return; /* the leader has said why */
+    int error = use_registration(worker);
+    if (error)
+        nio_driver_add_reason(worker->driver, "worker %u does not know the registered memory: %s",
+                              worker->index, strerrordesc_np(-error));
+}
+
 static int make_driver(struct nio_worker *worker)
 {
     struct numio_handle *handle = worker->handle;
@@ -136,7 +201,10 @@ static int make_driver(struct nio_worker *worker)
         .offload = offload_to_pool,
         .offload_context = worker,
     };
-    return nio_driver_create(&options, &worker->driver);
+    int rc = nio_driver_create(&options, &worker->driver);
+    if (rc == 0 && handle->config.registered_bytes > 0)
+        register_memory(worker);
+    return rc;
 }
 
 static int set_up(struct nio_worker *worker)

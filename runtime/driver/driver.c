@@ -395,4 +395,5 @@ void nio_driver_counters(const struct nio_driver *driver, struct nio_driver_coun
     ret->bytes_out = tally_load(&a->bytes_out) + tally_load(&b->bytes_out);
     ret->reaped_for = tally_load(&b->reaped_for);
     ret->polled = tally_load(&a->polled);
+    ret->fixed = tally_load(&a->fixed);
 }

@@ -89,6 +89,8 @@ struct nio_driver_options {
  * Errors: the kernel's, with a detail that names the limit. */
 int nio_driver_create(const struct nio_driver_options *options, struct nio_driver **ret_driver);
 const char *nio_driver_reason(const struct nio_driver *driver);
+/* Owner, before it runs: adds a sentence to the reason, with "; " between two. */
+void nio_driver_add_reason(struct nio_driver *driver, const char *format, ...) NIO_PRINTF(2, 3);
 /* Owner: what is in flight still is never asked for again; it ends with the ring, unseen. */
 void nio_driver_abandon(struct nio_driver *driver);
 /* Owner, with no operation in flight unless it was abandoned.  Takes NULL. */
@@ -143,6 +145,7 @@ void nio_driver_unpark(struct nio_driver *driver);
 struct nio_driver_counters {
     uint64_t sqes, cqes, enters, bytes_in, bytes_out, reaped_for;
     uint64_t polled; /* of the completions: those of the polled ring */
+    uint64_t fixed;  /* of the requests: those with registered memory */
 };
 /* Any thread; values are a moment old. */
 void nio_driver_counters(const struct nio_driver *driver, struct nio_driver_counters *ret);
@@ -219,6 +222,16 @@ void nio_multi_prep_recvmsg(struct nio_multi *multi, int fd, struct msghdr *head
 void nio_multi_prep_poll(struct nio_multi *multi, int fd, uint32_t events);
 /* Whether the driver's requests can have many completions at all. */
 bool nio_driver_has_multi(const struct nio_driver *driver);
+/* Memory that the kernel has pinned, for the drivers of a node: driver/registered.c.
+ * Owns:   `memory` must stay until it and the drivers that use it are destroyed.
+ * Errors: the kernel's (-ENOMEM: RLIMIT_MEMLOCK). */
+struct nio_registration;
+int nio_registration_create(void *memory, size_t bytes, struct nio_registration **ret_registration);
+/* Takes NULL. */
+void nio_registration_destroy(struct nio_registration *registration);
+/* Owner, of a driver with rings: reads, writes and zero-copy sends of what lies there use it. */
+int nio_driver_use_registration(struct nio_driver *driver,
+                                const struct nio_registration *registration);
 /* Owner: the receive buffers of this driver; as nio_buf_group_create().  Destroyed with it. */
 int nio_driver_add_buffers(struct nio_driver *driver, const struct nio_buf_memory *memory,
                            struct nio_buf_group **ret_group);

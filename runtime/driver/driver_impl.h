@@ -39,15 +39,17 @@ enum { NIO_DRIVER_REASON_BYTES = 320 };
 
 /* One writer each: see nio_tally_add() and nio_tally_add_shared(). */
 struct nio_driver_tally {
-    _Atomic uint64_t sqes, cqes, enters, bytes_in, bytes_out, reaped_for, polled;
+    _Atomic uint64_t sqes, cqes, enters, bytes_in, bytes_out, reaped_for, polled, fixed;
 };
 
 struct nio_driver {
     /* constant after create */
     enum numio_driver profile;
-    int wake_fd;                   /* eventfd, non-blocking */
-    bool keeps_chains;             /* itself: the kernel does not, or not reliably */
-    struct nio_polled *polled;     /* iopoll: the second ring, NULL without one */
+    int wake_fd;               /* eventfd, non-blocking */
+    bool keeps_chains;         /* itself: the kernel does not, or not reliably */
+    struct nio_polled *polled; /* iopoll: the second ring, NULL without one */
+    const char *registered;    /* memory that the kernel knows as buffer 0; NULL without */
+    size_t registered_bytes;
     struct nio_buf_group *buffers; /* NULL until somebody wants to receive into them */
     char reason[NIO_DRIVER_REASON_BYTES];
 
@@ -69,8 +71,6 @@ struct nio_driver {
 /* driver.c: the common part.  Init makes the eventfd; fini takes a half-built one. */
 int nio_driver_base_init(struct nio_driver *driver, enum numio_driver profile);
 void nio_driver_base_fini(struct nio_driver *driver);
-/* Adds a sentence to the reason, with "; " between two. */
-void nio_driver_add_reason(struct nio_driver *driver, const char *format, ...) NIO_PRINTF(2, 3);
 /* Owner: `op` has ended with `result`; the next reap completes it. */
 void nio_driver_end(struct nio_driver *driver, struct numio_op *op, int32_t result);
 /* Owner: completes up to `max` operations of `ended` and of the timers.  Returns how many. */
@@ -125,6 +125,10 @@ unsigned nio_uring_in_flight(const struct nio_driver *driver);
 void nio_uring_park(struct nio_driver *driver, int64_t limit_ns);
 /* Any thread: wakes an owner that sleeps in io_uring_enter(). */
 void nio_uring_wake(struct nio_driver *driver);
+
+/* registered.c.  Owner: a request that the ring is about to get uses the registered memory if its
+ * own lies there. */
+void nio_registered_use(struct nio_driver *driver, struct io_uring_sqe *sqe);
 
 /* streams.c.  Owner: a period of nio_driver_submit_ticks() has passed. */
 void nio_stream_tick(struct nio_driver *driver, struct nio_multi *multi, uint64_t now_ns);

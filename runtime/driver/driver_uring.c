@@ -119,6 +119,8 @@ static void push_op(struct nio_uring *uring, struct numio_op *op)
     memcpy(sqe, op->_sqe, sizeof op->_sqe);
     if (NIO_UNLIKELY(op->_sqe[0] & (NIO_OP_IS_STREAM | NIO_OP_MAY_BE_DIRECT)))
         name |= adapt(sqe);
+    if (NIO_UNLIKELY(uring->base.registered_bytes != 0))
+        nio_registered_use(&uring->base, sqe);
     /* After the copy: a wide load over what was just written in part would wait for the store. */
     sqe->user_data = name;
     op->_sqe[NIO_OP_WORD_LINK] = name;

@@ -138,6 +138,8 @@ static void push(struct nio_driver *driver, struct numio_op *op)
     struct nio_polled *polled = driver->polled;
     struct io_uring_sqe *sqe = io_uring_get_sqe(&polled->ring);
     memcpy(sqe, op->_sqe, sizeof *sqe);
+    if (driver->registered_bytes)
+        nio_registered_use(driver, sqe);
     io_uring_sqe_set_data(sqe, op);
     if (polled->in_kernel++ == 0)
         polled->quiet_since_ns = nio_now_ns();

@@ -260,12 +260,15 @@ static struct nio_node *node_of(struct numio_handle *handle, int node)
 void *numio_io_buffer_alloc(struct numio_handle *handle, int node, size_t bytes)
 {
     struct nio_node *home = node_of(handle, node);
-    return home ? nio_io_buffer_alloc(home->arena, bytes, 0) : NULL;
+    if (!home)
+        return NULL;
+    void *registered = nio_page_pool_alloc(&home->registered, bytes);
+    return registered ? registered : nio_io_buffer_alloc(home->arena, bytes, 0);
 }
 
 void numio_io_buffer_free(struct numio_handle *handle, int node, void *buffer, size_t bytes)
 {
     struct nio_node *home = node_of(handle, node);
-    if (home && buffer)
+    if (home && buffer && !nio_page_pool_free(&home->registered, buffer, bytes))
         nio_io_buffer_free(home->arena, buffer, bytes, 0);
 }

@@ -17,6 +17,7 @@
 #include <numio/runtime.h>
 
 #include "alloc/node_arena.h"
+#include "alloc/page_pool.h"
 #include "alloc/stack_pool.h"
 #include "numa/plan.h"
 #include "runtime/driver/driver.h"
@@ -71,7 +72,8 @@ enum {
     NIO_REAP_MAX = 128,       /* completions per reap: below the local queue's capacity */
     NIO_REAP_MIN = 8,         /* ... and so many also when the queue is full */
     NIO_WATCH_NS = 1000000,   /* how long a stuck worker's LIFO slot or completions can wait */
-    NIO_STUCK_NS = 50000      /* a poll this long counts as stuck for the LIFO slot's thief */
+    NIO_REGISTERED_ALIGNMENT = 2 << 20, /* a huge page */
+    NIO_STUCK_NS = 50000 /* a poll this long counts as stuck for the LIFO slot's thief */
 };
 
 /* A request of the shutdown for the tasks that have not ended. */
@@ -90,6 +92,9 @@ struct nio_node {
     unsigned worker_count;
     const struct nio_plan_node *plan;
     struct nio_node_arena *arena;
+    struct nio_page_pool registered;       /* I/O buffers that the rings know; made by the leader */
+    struct nio_registration *registration; /* NULL: nothing is registered */
+    size_t registered_all_bytes;           /* of its memory, of which less may be registered */
     struct nio_stack_depot *stacks;
     int leader_ring_fd; /* written before the other workers start */
     int sq_tid;         /* thread id of the SQ thread, -1 without one */

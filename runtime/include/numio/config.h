@@ -83,6 +83,10 @@ struct numio_config {
                               the process or given back, at most 60000; 0: never; 1000 */
     unsigned recv_buffers; /* of each worker that has streams which receive, a power of two, 16 to
                               32768; 0: 512 */
+    size_t
+        registered_bytes; /* I/O memory of each node that is pinned and registered with its rings,
+                             for numio_io_buffer_alloc(); rounded up to 2 MiB, at most 1 GiB; less,
+                             with a reason in the status, where RLIMIT_MEMLOCK is lower; 0: none */
     unsigned
         direct_descriptors;   /* most entries of each worker's table of them, at most 262144, made
                                  when it is first used; 0: 8192, or RLIMIT_NOFILE if that is less

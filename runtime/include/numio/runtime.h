@@ -180,7 +180,9 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_arena_audit(struct numio_handle *handle, 
 NUMIO_EXPORT NUMIO_NODISCARD int numio_current_worker(void);
 NUMIO_EXPORT NUMIO_NODISCARD int numio_current_node(void);
 
-/* Page-aligned memory for I/O from the arena of `node` (NUMIO_NODE_ANY: the caller's).
+/* Page-aligned memory for I/O from the arena of `node` (NUMIO_NODE_ANY: the caller's); as long as
+ * there is room from that which is registered with the node's rings (registered_bytes of the
+ * configuration): reads, writes and zero-copy sends there need not look up its pages each time.
  * Context: any thread.   Owns: the caller frees it with the same sizes.   Errors: NULL. */
 NUMIO_EXPORT void *numio_io_buffer_alloc(struct numio_handle *handle, int node, size_t bytes);
 NUMIO_EXPORT void numio_io_buffer_free(struct numio_handle *handle, int node, void *buffer,
