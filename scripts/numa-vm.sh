@@ -152,10 +152,24 @@ start_pump() {
     exec {read_fd}<&-
 }
 
-# One boot; sets vm_status to QEMU's, or to that of timeout(1).
+# Ends the guest if its kernel says that it has locked up before the command began; leaves a mark.
+# It ends with the boot, at the latest with QEMU.
+watch_boot() {
+    local pid=$1
+    while kill -0 "$pid" 2>/dev/null && ! has_begun; do
+        if grep -qs 'BUG: soft lockup' "$work/console"; then
+            : >"$work/hung"
+            kill -TERM "$pid" 2>/dev/null || true
+            return 0
+        fi
+        sleep 1
+    done
+}
+
+# boot IS_WATCHED: one boot; sets vm_status to QEMU's, or to that of timeout(1).
 boot() {
     local limit_s=$((timeout_s + boot_timeout_s)) started=$SECONDS
-    rm -f "$work"/{console,status,stdout,stderr}
+    rm -f "$work"/{console,status,stdout,stderr,hung}
     # QEMU makes what it writes to non-blocking, which would stick to our caller's pipe: it gets
     # FIFOs, and cat pumps them.
     pump_pids=()
@@ -168,8 +182,17 @@ boot() {
         $limit_s "${qemu[@]}" </dev/null >"$work/qemu.log" 2>&1 {out_fd}>&- {err_fd}>&- &
     vm_pid=$!
     vm_status=0
+    local watcher=''
+    if [ "$1" -eq 1 ]; then
+        watch_boot "$vm_pid" {out_fd}>&- {err_fd}>&- &
+        watcher=$!
+    fi
     wait "$vm_pid" 2>/dev/null || vm_status=$?
     vm_pid=''
+    if [ -n "$watcher" ]; then
+        kill "$watcher" 2>/dev/null || true
+        wait "$watcher" 2>/dev/null || true
+    fi
     # A QEMU that had to be killed ran out of time as well.
     if [ $vm_status -eq 137 ] && [ $((SECONDS - started)) -ge $limit_s ]; then
         vm_status=$status_timeout
@@ -183,15 +206,20 @@ has_begun() {
     grep -qs '^begun$' "$work/status"
 }
 
-# A guest that died before the command began is booted again: under multi-threaded TCG a kernel
-# that patches itself dies now and then (6.12: 1 boot of 80).
+# A guest that died or locked up before the command began is booted again: under multi-threaded TCG
+# a kernel that patches itself does so now and then (6.12: 1 boot of 80).
 boot_until_begun() {
     local attempt
     for ((attempt = 1; ; attempt++)); do
-        boot
-        if has_begun || [ $attempt -eq $boots_max ] || [ "$vm_status" -eq $status_timeout ]; then
+        boot $((attempt < boots_max))
+        if has_begun || [ $attempt -eq $boots_max ]; then
             return 0
         fi
+        if [ -e "$work/hung" ]; then
+            progress "the guest locked up while booting, once more"
+            continue
+        fi
+        [ "$vm_status" -ne $status_timeout ] || return 0
         case $vm_status in
             0 | 134 | 139) progress "the guest died while booting, once more" ;;
             *) return 0 ;; # QEMU did not like its command line

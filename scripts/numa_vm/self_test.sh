@@ -84,6 +84,26 @@ expect 'a kernel that crashes' 125 '' 'sysrq' -- sh -c 'echo c >/proc/sysrq-trig
 expect 'a guest that goes away' 125 '' 'without saying' -- poweroff -f
 expect 'a guest that does not boot' 125 '' 'once more.*did not boot' \
     --append rdinit=/none --append init=/none -- true
+# The first QEMU only says that it has locked up; the next is a real one.
+mkdir "$out/bin"
+cat >"$out/bin/qemu-system-x86_64" <<END
+#!/bin/bash
+PATH=${PATH@Q}
+if mkdir "$out/has-hung" 2>/dev/null; then
+    for word; do
+        [[ \$word != file,id=console,path=* ]] || console=\${word#*,path=}
+    done
+    echo 'watchdog: BUG: soft lockup - CPU#1 stuck for 52s! [migration/1:21]' >"\$console"
+    exec sleep 300
+fi
+exec qemu-system-x86_64 "\$@"
+END
+chmod +x "$out/bin/qemu-system-x86_64"
+path=$PATH
+PATH=$out/bin:$PATH
+expect 'a guest that locks up while booting' 0 '^up$' 'locked up while booting, once more' \
+    -- echo up
+PATH=$path
 # Whether it gets as far as the command in these two seconds depends on the host.
 expect 'a guest without time' 124 '' 'ran longer than' --timeout 1 --boot-timeout 1 -- sleep 60
 expect 'an unknown topology' 125 '' "no topology 'moon'; there are: 1n 2n" --topology moon -- true
