@@ -38,6 +38,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -52,7 +53,8 @@
 enum { BATCH = 64 };
 
 enum {
-    ROOM_WAIT_NS = 200000,  /* for a busy SQ thread to take something, at a time */
+    ROOM_YIELDS = 32,       /* a few microseconds for a busy SQ thread to take something ... */
+    ROOM_WAIT_NS = 200000,  /* ... and then so long at a time */
     DEAD_NAP_NS = 1000000,  /* for what the kernel ends in the name of a dead SQ thread */
     KERNEL_ERRORS = 512,    /* ERESTARTSYS, ERESTARTNOINTR, ... */
     KERNEL_ERRORS_END = 517 /* ... to ERESTART_RESTARTBLOCK */
@@ -391,6 +393,9 @@ void nio_uring_flush(struct nio_driver *driver)
 void nio_uring_wait_for_room(struct nio_uring *uring)
 {
     (void)hand_over(uring); /* the caller looks at the room */
+    /* An SQ thread that runs, or only wants the core, has made some before a sleep would begin. */
+    for (unsigned i = 0; uring->is_sqpoll && i < ROOM_YIELDS && nio_uring_sq_room(uring) == 0; i++)
+        (void)sched_yield(); /* cannot fail */
     /* Not IORING_ENTER_SQ_WAIT, which has no limit: timers, and whoever unparks, would wait for an
      * SQ thread that does not get the CPU. */
     if (uring->is_sqpoll && nio_uring_sq_room(uring) == 0)
