@@ -37,9 +37,9 @@ enum {
     CPU_CHECK_MS_MAX = 60000
 };
 
-/* The largest values that make sense: a second of an idle SQ thread's core; ticks of some 20 ns
+/* The largest values that make sense: an hour of an idle SQ thread's core; ticks of some 20 ns
  * that together take a millisecond or two. */
-enum { SQ_IDLE_MS_MAX = 1000, INTERVAL_MAX = 65536 };
+enum { SQ_IDLE_MS_MAX = 3600000, INTERVAL_MAX = 65536, NAPI_US_MAX = 1000000 };
 
 static const uint64_t keep_alive_ns_default = 10000000000u;
 static const uint64_t spin_ns_max = 1000000000u;
@@ -53,6 +53,7 @@ int numio_config_init(struct numio_config *config, size_t size)
         .size = size,
         .name = "numio",
         .sq_thread_cpu = -1,
+        .cpu_dma_latency_us = -1,
         .report_overflow = true,
         .cpu_check_ms = CPU_CHECK_MS_DEFAULT,
     };
@@ -94,6 +95,9 @@ static const struct field fields[] = {
     FIELD("RING_ENTRIES", FIELD_UINT, ring_entries, NULL),
     FIELD("IDLE", FIELD_WORD, idle, "balanced spin park"),
     FIELD("SPIN_NS", FIELD_U64, spin_ns, NULL),
+    FIELD("NAPI_BUSY_POLL_US", FIELD_UINT, napi_busy_poll_us, NULL),
+    FIELD("NAPI_PREFER_BUSY_POLL", FIELD_BOOL, napi_prefer_busy_poll, NULL),
+    FIELD("CPU_DMA_LATENCY_US", FIELD_INT, cpu_dma_latency_us, NULL),
     FIELD("INJECT_INTERVAL", FIELD_UINT, inject_interval, NULL),
     FIELD("DRIVER_INTERVAL", FIELD_UINT, driver_interval, NULL),
     FIELD("STACK_BYTES", FIELD_SIZE, stack_bytes, NULL),
@@ -276,6 +280,19 @@ static int check_buffers(const struct numio_config *c)
     return 0;
 }
 
+static int check_busy_poll(const struct numio_config *c)
+{
+    if (c->napi_busy_poll_us > NAPI_US_MAX)
+        return nio_error(-EINVAL, "napi_busy_poll_us: %u is more than %d", c->napi_busy_poll_us,
+                         (int)NAPI_US_MAX);
+    if (c->napi_prefer_busy_poll && c->napi_busy_poll_us == 0)
+        return nio_error(-EINVAL, "napi_prefer_busy_poll: without napi_busy_poll_us nothing polls");
+    if (c->cpu_dma_latency_us < -1)
+        return nio_error(-EINVAL, "cpu_dma_latency_us: %d is no time; -1 leaves it alone",
+                         c->cpu_dma_latency_us);
+    return 0;
+}
+
 int nio_config_complete(struct numio_config *c)
 {
     if (c->size != sizeof *c)
@@ -319,6 +336,8 @@ int nio_config_complete(struct numio_config *c)
     if (c->sq_thread_cpu < -1)
         return nio_error(-EINVAL, "sq_thread_cpu: %d is no CPU; -1 lets the plan choose",
                          c->sq_thread_cpu);
-    int error = check_buffers(c);
-    return error ? error : check_enums(c);
+    int rc = check_busy_poll(c);
+    if (rc == 0)
+        rc = check_buffers(c);
+    return rc < 0 ? rc : check_enums(c);
 }

@@ -25,6 +25,11 @@ void nio_handle_add_reason(struct numio_handle *handle, const char *reason);
 /* sq_check.c: compares the SQ threads with the plan; what differs becomes a reason. */
 void nio_check_sq_threads(struct numio_handle *handle);
 
+/* cpu_latency.c: holds /dev/cpu_dma_latency as the configuration says; a refusal becomes a reason,
+ * and the configuration says -1. */
+void nio_cpu_latency_hold(struct numio_handle *handle);
+void nio_cpu_latency_release(struct numio_handle *handle);
+
 /* start.c: starts all workers; on failure none is left. */
 int nio_start_workers(struct numio_handle *handle);
 /* Blocks all signals but those of faults: they are for the program's threads. */

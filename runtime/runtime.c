@@ -52,7 +52,10 @@ int numio_runtime_create(const struct numio_config *config, struct numio_runtime
     if (rc == 0 && complete.report_overflow && nio_overflow_install(find_overflow) < 0)
         nio_handle_add_reason(runtime->handle, "coroutine stack overflows are not reported: "
                                                "another reporter is installed");
+    if (rc == 0)
+        nio_cpu_latency_hold(runtime->handle);
     if (rc == 0 && (rc = nio_start_workers(runtime->handle)) < 0) {
+        nio_cpu_latency_release(runtime->handle);
         nio_blocking_close(runtime->handle->blocking);
         nio_blocking_destroy(runtime->handle->blocking);
         nio_handle_unref(runtime->handle, 1);

@@ -123,6 +123,7 @@ static void take_down(struct numio_runtime *runtime)
         while (atomic_load_explicit(&handle->nodes[i]->guests, memory_order_seq_cst) > 0)
             (void)sched_yield(); /* bounded by one system call of the guest */
     nio_join_workers(handle);
+    nio_cpu_latency_release(handle);
     (void)adopt_cells(handle);
     nio_handle_unref(handle, 1);
     nio_free(runtime);

@@ -184,7 +184,7 @@ static int make_driver(struct nio_worker *worker)
     bool is_shared = plan->sq_place == NIO_SQ_SHARED || plan->sq_place == NIO_SQ_NONE;
     unsigned idle_ms = handle->config.sq_idle_ms;
     if (idle_ms == 0)
-        idle_ms = is_shared ? 1 : 10;
+        idle_ms = is_shared ? 1 : handle->config.idle == NUMIO_IDLE_SPIN ? 1000 : 10;
     bool has_spare = plan->spare_cpu_count > 0;
     struct nio_driver_options options = {
         .profile = handle->profile,
@@ -196,6 +196,8 @@ static int make_driver(struct nio_worker *worker)
         .sq_idle_ms = idle_ms,
         .sq_shares_core = is_shared,
         .sq_has_rings = node->worker_count > 1,
+        .napi_us = handle->config.napi_busy_poll_us,
+        .napi_prefer = handle->config.napi_prefer_busy_poll,
         .iowq_cpus = has_spare ? plan->spare_cpus : plan->bind_cpus,
         .iowq_cpu_count = has_spare ? plan->spare_cpu_count : plan->bind_cpu_count,
         .offload = offload_to_pool,
@@ -344,6 +346,17 @@ static unsigned start_threads(struct start *start, struct nio_worker **started, 
     return count;
 }
 
+/* What the status says of NAPI: what holds on every ring. */
+static void note_napi(struct numio_handle *handle)
+{
+    bool is_asked = handle->config.napi_busy_poll_us > 0;
+    for (unsigned i = 0; i < handle->worker_count; i++)
+        if (nio_driver_napi_us(handle->workers[i]->driver) == 0)
+            handle->config.napi_busy_poll_us = 0;
+    if (is_asked && handle->profile == NUMIO_DRIVER_EPOLL)
+        nio_handle_add_reason(handle, "napi_busy_poll_us is not used: the driver has no ring");
+}
+
 int nio_start_workers(struct numio_handle *handle)
 {
     struct start start = { .handle = handle };
@@ -357,6 +370,7 @@ int nio_start_workers(struct numio_handle *handle)
     if (rc == 0) {
         for (unsigned i = 0; i < handle->worker_count; i++)
             nio_handle_add_reason(handle, nio_driver_reason(handle->workers[i]->driver));
+        note_napi(handle);
         nio_check_sq_threads(handle);
         rc = nio_cpu_watch_start(handle);
     }

@@ -20,7 +20,7 @@ source "$ROOT/scripts/test_steps.sh"
 readonly logs=$ROOT/build/test-logs
 readonly tail_lines=60
 readonly skip_status=77
-TEST_PACKAGES=(g++ libcriterion-dev clang clang-format shellcheck python3 git binutils gdb
+TEST_PACKAGES=(g++ libcriterion-dev clang clang-format shellcheck python3 git binutils gdb strace
     gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
     iproute2 qemu-system-x86 busybox-static cpio lz4 zstd xz-utils)
 QUICK_STEPS=(format layers tidy shellcheck scripts build headers unit symbols)

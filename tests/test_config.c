@@ -18,6 +18,8 @@ Test(config, init_sets_the_documented_defaults)
     cr_assert_eq(c.size, sizeof c);
     cr_assert_str_eq(c.name, "numio");
     cr_assert_eq(c.sq_thread_cpu, -1);
+    cr_assert_eq(c.cpu_dma_latency_us, -1);
+    cr_assert_eq(c.napi_busy_poll_us, 0);
     cr_assert(c.report_overflow);
     cr_assert_eq(nio_config_complete(&c), 0);
     cr_assert_eq(c.ring_entries, 1024);
@@ -143,7 +145,10 @@ static const struct bad_value bad_values[] = {
     { MEMBER(stack_bytes, MEMBER_U64), 4096, NULL },
     { MEMBER(stack_bytes, MEMBER_U64), (64u << 20) + 1, NULL },
     { MEMBER(blocking_threads, MEMBER_U32), 4097, NULL },
-    { MEMBER(sq_idle_ms, MEMBER_U32), 1001, NULL },
+    { MEMBER(sq_idle_ms, MEMBER_U32), 3600001, NULL },
+    { MEMBER(napi_busy_poll_us, MEMBER_U32), 1000001, NULL },
+    { MEMBER(napi_prefer_busy_poll, MEMBER_U8), 1, NULL }, /* without a time */
+    { MEMBER(cpu_dma_latency_us, MEMBER_U32), (uint64_t)-2, NULL },
     { MEMBER(inject_interval, MEMBER_U32), 65537, NULL },
     { MEMBER(driver_interval, MEMBER_U32), 65537, NULL },
     /* these are found out when the plan is made */
@@ -197,6 +202,9 @@ static const struct variable variables[] = {
     { "NUMIO_RING_ENTRIES", MEMBER(ring_entries, MEMBER_U32), "0x40", 64, "64 " },
     { "NUMIO_IDLE", MEMBER(idle, MEMBER_U32), "park", NUMIO_IDLE_PARK, "par" },
     { "NUMIO_SPIN_NS", MEMBER(spin_ns, MEMBER_U64), "1234", 1234, "1e3" },
+    { "NUMIO_NAPI_BUSY_POLL_US", MEMBER(napi_busy_poll_us, MEMBER_U32), "50", 50, "50us" },
+    { "NUMIO_NAPI_PREFER_BUSY_POLL", MEMBER(napi_prefer_busy_poll, MEMBER_U8), "1", 1, "maybe" },
+    { "NUMIO_CPU_DMA_LATENCY_US", MEMBER(cpu_dma_latency_us, MEMBER_U32), "0", 0, "-2" },
     { "NUMIO_INJECT_INTERVAL", MEMBER(inject_interval, MEMBER_U32), "31", 31, "x" },
     { "NUMIO_DRIVER_INTERVAL", MEMBER(driver_interval, MEMBER_U32), "32", 32, "4294967296" },
     { "NUMIO_STACK_BYTES", MEMBER(stack_bytes, MEMBER_U64), "131072", 131072, "128K" },
@@ -299,7 +307,10 @@ Test(config, the_largest_values_work, .timeout = 20)
 {
     struct numio_config c = fixture_config(NUMIO_DRIVER_AUTO, 2);
     c.name = "eightchr";
-    c.sq_idle_ms = 1000;
+    c.sq_idle_ms = 3600000;
+    c.napi_busy_poll_us = 1000000;
+    c.napi_prefer_busy_poll = true;
+    c.cpu_dma_latency_us = INT32_MAX;
     c.spin_ns = 1000000000;
     c.inject_interval = 65536;
     c.driver_interval = 65536;

@@ -78,6 +78,11 @@ int nio_driver_create(const struct nio_driver_options *options, struct nio_drive
     return nio_error(-EINVAL, "driver profile %d cannot be created", (int)options->profile);
 }
 
+unsigned nio_driver_napi_us(const struct nio_driver *driver)
+{
+    return driver->napi_us;
+}
+
 static bool is_epoll(const struct nio_driver *driver)
 {
     return NIO_UNLIKELY(driver->profile == NUMIO_DRIVER_EPOLL);

@@ -75,6 +75,8 @@ struct nio_driver_options {
     unsigned sq_idle_ms;
     bool sq_shares_core;  /* the worker must never busy-wait for the SQ thread */
     bool sq_has_rings;    /* the SQ thread will serve other rings as well */
+    unsigned napi_us;     /* how long a wait polls the interfaces' queues; 0: not at all */
+    bool napi_prefer;     /* and keeps their interrupts off meanwhile */
     const int *iowq_cpus; /* real CPUs for io-wq workers, 0: the node's default */
     unsigned iowq_cpu_count;
     enum nio_fd_kind (*fd_kind)(int fd); /* iopoll: NULL for nio_fd_kind_of() */
@@ -89,6 +91,8 @@ struct nio_driver_options {
  * Errors: the kernel's, with a detail that names the limit. */
 int nio_driver_create(const struct nio_driver_options *options, struct nio_driver **ret_driver);
 const char *nio_driver_reason(const struct nio_driver *driver);
+/* How long waits poll the interfaces' queues, in microseconds; 0: not, or the kernel refused it. */
+unsigned nio_driver_napi_us(const struct nio_driver *driver);
 /* Owner, before it runs: adds a sentence to the reason, with "; " between two. */
 void nio_driver_add_reason(struct nio_driver *driver, const char *format, ...) NIO_PRINTF(2, 3);
 /* Owner: what is in flight still is never asked for again; it ends with the ring, unseen. */

@@ -52,6 +52,7 @@ struct nio_driver {
     size_t registered_bytes;
     struct nio_buf_group *buffers; /* NULL until somebody wants to receive into them */
     char reason[NIO_DRIVER_REASON_BYTES];
+    unsigned napi_us; /* 0: the ring does not busy-poll */
 
     /* owner only; `has_ended` and the timers' next_ns are hints that any thread may read */
     NIO_CACHE_ALIGNED struct nio_op_queue ended;

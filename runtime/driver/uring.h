@@ -96,6 +96,9 @@ int nio_uring_enter(struct nio_uring *uring, unsigned submit, unsigned min_compl
 /* Blocks until the kernel has taken at least one SQE, or has said why not. */
 void nio_uring_wait_for_room(struct nio_uring *uring);
 
+/* uring_napi.c: as the options say; what the kernel refuses becomes a reason. */
+void nio_uring_set_napi(struct nio_uring *uring, const struct nio_driver_options *options);
+
 /* uring_cancel.c.  Owner, except that any thread may ask nio_uring_cancel_is_due(). */
 unsigned nio_uring_cancels_in_flight(const struct nio_uring *uring);
 /* A cancel ended with -ENOENT or -EALREADY; called under cq_lock. */

@@ -342,6 +342,7 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
     }
     map_ring(uring);
     limit_iowq(uring, options);
+    nio_uring_set_napi(uring, options);
     bool makes_sq_thread = uring->is_sqpoll && options->attach_fd < 0;
     if (makes_sq_thread && options->sq_cpu < 0 && options->sq_mask_count > 0)
         confine_sq_thread(uring, options);

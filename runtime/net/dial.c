@@ -61,7 +61,7 @@ int numio_tcp_set(int fd, const struct numio_tcp_opts *opts)
         rc = set(fd, SOL_SOCKET, SO_SNDBUF, opts->send_buffer_bytes, "SO_SNDBUF");
     if (rc == 0 && opts->recv_buffer_bytes)
         rc = set(fd, SOL_SOCKET, SO_RCVBUF, opts->recv_buffer_bytes, "SO_RCVBUF");
-    return rc;
+    return rc < 0 ? rc : numio_busy_poll_set(fd, &opts->busy_poll);
 }
 
 /* ---- attempts ----------------------------------------------------------------------------- */

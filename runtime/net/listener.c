@@ -5,10 +5,12 @@
  * down never runs some of them, and what they would have closed numio_listener_close() closes. */
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include <numio/error.h>
 #include <numio/io.h>
 #include <numio/net.h>
 
@@ -20,7 +22,7 @@
 #include "runtime/sched/worker.h"
 
 static const uint64_t retry_ns = 10000000; /* when descriptors or memory have run out */
-enum { DRAIN_POLL_US = 1000, REASON_BYTES = 160 };
+enum { DRAIN_POLL_US = 1000, REASON_BYTES = 480 };
 
 struct member {
     struct numio_listener *listener;
@@ -50,13 +52,26 @@ struct numio_listener {
 
 /* --- sockets --------------------------------------------------------------------------------- */
 
+/* Adds a sentence to what was refused, once, with "; " between two; cut at the buffer's end. */
+static NIO_PRINTF(2, 3) void refused(struct numio_listener *listener, const char *format, ...)
+{
+    char text[REASON_BYTES / 2];
+    size_t used = strlen(listener->reason);
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args); /* may be cut */
+    va_end(args);
+    if (!strstr(listener->reason, text))
+        (void)snprintf(listener->reason + used, sizeof listener->reason - used, "%s%s",
+                       used ? "; " : "", text); /* may be cut */
+}
+
 /* Names the CPU of a worker's socket.  It serves as well without: the group's program steers. */
 static void name_cpu(struct numio_listener *listener, int fd, int cpu)
 {
     if (cpu >= 0 && setsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &cpu, sizeof cpu) != 0)
-        (void)snprintf(listener->reason, sizeof listener->reason,
-                       "the sockets do not name their CPU: SO_INCOMING_CPU: %s",
-                       strerror(errno)); /* fits */
+        refused(listener, "the sockets do not name their CPU: SO_INCOMING_CPU: %s",
+                strerror(errno));
 }
 
 /* All members have the port that the first one got. */
@@ -97,6 +112,8 @@ static int open_members(struct numio_listener *listener, const struct numio_list
         rc = member->fd < 0 ? member->fd : 0;
         if (rc == 0)
             name_cpu(listener, member->fd, cpu);
+        if (rc == 0 && numio_busy_poll_set(member->fd, &opts->busy_poll) < 0)
+            refused(listener, "%s", numio_strerror_detail()); /* it serves as well without */
         if (rc == 0 && i == 0)
             rc = learn_port(listener, &address);
     }
@@ -130,9 +147,9 @@ static void steer(struct numio_listener *listener, enum numio_listen_group group
     int rc = map ? nio_steer_by_cpu(listener->members[0].fd, map, used) : -ENOMEM;
     nio_free(map);
     if (rc < 0)
-        (void)snprintf(listener->reason, sizeof listener->reason,
-                       "the kernel spreads connections by its hash: SO_ATTACH_REUSEPORT_CBPF: %s",
-                       strerror(-rc)); /* fits */
+        refused(listener,
+                "the kernel spreads connections by its hash: SO_ATTACH_REUSEPORT_CBPF: %s",
+                strerror(-rc));
 }
 
 void numio_listen_opts_init(struct numio_listen_opts *opts, size_t size)
@@ -309,9 +326,8 @@ int numio_listener_serve(struct numio_listener *listener, numio_listener_fn *fn,
         if (rc < 0 && i == 0)
             return rc;
         if (rc < 0) { /* those that run serve on; what this one gets waits for the close */
-            (void)snprintf(listener->reason, sizeof listener->reason,
-                           "%u of %u members are not served: %s", listener->count - i,
-                           listener->count, strerror(-rc)); /* fits */
+            refused(listener, "%u of %u members are not served: %s", listener->count - i,
+                    listener->count, strerror(-rc));
             listener->is_serving = true;
             return rc;
         }

@@ -206,6 +206,8 @@ int numio_status(struct numio_handle *handle, struct numio_status *ret_status)
         .idle = idles[handle->config.idle],
         .stack_guard = guards[nio_stack_depot_guard(handle->nodes[0]->stacks)],
         .is_emulated = handle->plan->is_emulated,
+        .napi_busy_poll_us = handle->config.napi_busy_poll_us,
+        .cpu_dma_latency_us = handle->config.cpu_dma_latency_us,
     };
     return 0;
 }

@@ -119,7 +119,8 @@ struct numio_handle {
     struct nio_plan *plan;
     struct numio_topology *topology;
     enum numio_driver profile;
-    uint64_t opcodes; /* of io_uring, that the kernel knows: nio_op_is_known() */
+    uint64_t opcodes;   /* of io_uring, that the kernel knows: nio_op_is_known() */
+    int cpu_latency_fd; /* -1: not held */
     bool has_hooks;
     bool sq_shares_core;
     const uint8_t *fork_guard; /* a page that reads 0 in a forked child */

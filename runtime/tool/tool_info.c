@@ -201,6 +201,17 @@ static void print_settings(const struct tool_machine *machine, const struct tool
     (void)snprintf(text, sizeof text, "%s: %s", machine->status.idle, /* fits */
                    idle_words[idle <= NUMIO_IDLE_PARK ? idle : NUMIO_IDLE_BALANCED]);
     print_pair(term, "idle", text);
+    if (machine->status.napi_busy_poll_us > 0) {
+        (void)snprintf(text, sizeof text, "for %u us%s",
+                       machine->status.napi_busy_poll_us, /* fits */
+                       machine->config.napi_prefer_busy_poll ? ", preferred to interrupts" : "");
+        print_pair(term, "busy poll", text);
+    }
+    if (machine->status.cpu_dma_latency_us >= 0) {
+        (void)snprintf(text, sizeof text, "idle CPUs wake within %d us", /* fits */
+                       machine->status.cpu_dma_latency_us);
+        print_pair(term, "latency", text);
+    }
     print_pair(term, "shard by", tool_shard_name(machine->config.shard_by));
     (void)snprintf(text, sizeof text, "guarded by %s", machine->status.stack_guard); /* fits */
     print_pair(term, "stacks", text);

@@ -57,12 +57,19 @@ struct numio_config {
     bool worker_per_pu;   /* a worker on every hardware thread */
     enum numio_shard_by shard_by;
     enum numio_driver driver;
-    int sq_thread_cpu; /* -1: chosen by the plan */
-    unsigned
-        sq_idle_ms; /* SQ thread sleeps after so long idle, at most 1000; 0: 1 shared, else 10 */
+    int sq_thread_cpu;   /* -1: chosen by the plan */
+    unsigned sq_idle_ms; /* SQ thread sleeps after so long idle, at most 3600000 (an hour); 0: 1 on
+                            a worker's core, else 1000 with idle = spin, else 10 */
     unsigned ring_entries; /* submission queue, power of two, 8 to 32768; 0: 1024 */
     enum numio_idle_policy idle;
-    uint64_t spin_ns;         /* balanced: most time spent spinning before a park; 0: 50 us */
+    uint64_t spin_ns;           /* balanced: most time spent spinning before a park; 0: 50 us */
+    unsigned napi_busy_poll_us; /* a wait on a ring, or its SQ thread, polls the network interfaces'
+                                   queues for so long instead of waiting for an interrupt, at most
+                                   1000000; 0: not (since Linux 6.9, not with epoll) */
+    bool napi_prefer_busy_poll; /* and their interrupts stay off as long as polls come often enough
+                                   (needs napi_defer_hard_irqs and gro_flush_timeout) */
+    int cpu_dma_latency_us; /* /dev/cpu_dma_latency is held at this while the runtime lives, so that
+                               no idle CPU needs longer to wake; -1: not; 0: it does not sleep */
     unsigned inject_interval; /* ticks between looks at the inject queue; 0: every 200 us or 61
                                  ticks, whichever is sooner; 61 with an rng_seed; at most 65536 */
     unsigned driver_interval; /* busy ticks between looks at the ring; 0: 61; at most 65536 */

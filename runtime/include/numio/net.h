@@ -12,6 +12,7 @@
 #ifndef NUMIO_NET_H
 #define NUMIO_NET_H
 
+#include <numio/busy_poll.h>
 #include <numio/runtime.h>
 
 NUMIO_BEGIN_DECLS
@@ -41,6 +42,8 @@ struct numio_listen_opts {
     enum numio_listen_group group;
     int node; /* NUMIO_LISTEN_ONE: accept there; NUMIO_NODE_ANY: at the socket's home, if it has one
                */
+    struct numio_busy_poll busy_poll; /* of the sockets and of the connections they accept; what the
+                                         kernel refuses tells numio_listener_reason() */
 };
 
 NUMIO_EXPORT void numio_listen_opts_init(struct numio_listen_opts *opts, size_t size);
@@ -76,7 +79,7 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_listener_node(const struct numio_listener
                                                      unsigned index);
 NUMIO_EXPORT unsigned numio_listener_port(const struct numio_listener *listener);
 /* What the kernel refused: connections go to the members of a group by its hash, or their sockets
- * do not name their CPU, or members are not served.  NULL: nothing. */
+ * do not name their CPU or do not busy-poll, or members are not served.  NULL: nothing. */
 NUMIO_EXPORT const char *numio_listener_reason(const struct numio_listener *listener);
 
 /* Stops accepting, waits for the acceptors, closes the sockets and frees the listener.  Connections

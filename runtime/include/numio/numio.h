@@ -10,6 +10,7 @@
 #include <numio/base.h>
 #include <numio/batch.h>
 #include <numio/bufio.h>
+#include <numio/busy_poll.h>
 #include <numio/config.h>
 #include <numio/deadline.h>
 #include <numio/direct.h>

@@ -157,6 +157,8 @@ struct numio_status {
     const char *idle;        /* "balanced", "spin", "park" */
     const char *stack_guard; /* "guard-install", "mprotect", "canary" */
     bool is_emulated;
+    unsigned napi_busy_poll_us; /* of every ring; 0: not asked for, or refused: see the reasons */
+    int cpu_dma_latency_us;     /* what /dev/cpu_dma_latency is held at; -1: not */
 };
 
 NUMIO_EXPORT NUMIO_NODISCARD int numio_status(struct numio_handle *handle,

@@ -6,6 +6,7 @@
 #define NUMIO_TCP_H
 
 #include <numio/address.h>
+#include <numio/busy_poll.h>
 
 NUMIO_BEGIN_DECLS
 
@@ -17,6 +18,7 @@ struct numio_tcp_opts {
     unsigned user_timeout_ms; /* unacknowledged data ends the connection after so long */
     int send_buffer_bytes, recv_buffer_bytes;
     const struct numio_address *local; /* connect from here */
+    struct numio_busy_poll busy_poll;
 };
 
 NUMIO_EXPORT void numio_tcp_opts_init(struct numio_tcp_opts *opts, size_t size);

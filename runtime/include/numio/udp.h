@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* numio/udp.h: datagrams: one by one, many in one call (GSO and GRO), and to groups.
  *
+ * numio_busy_poll_set() of <numio/busy_poll.h> is for these sockets, too.
+ *
  * Context: numio_udp_send* and numio_udp_recv* are for coroutines and suspend; the others are for
  * any thread and do not.
  */
