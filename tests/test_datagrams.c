@@ -120,6 +120,59 @@ FIXTURE_EACH(datagrams, a_group_is_joined_and_left, .timeout = 30)
     run(runtime, send_to_a_group);
 }
 
+static int64_t join_different_groups(void *arg)
+{
+    struct numio_address one, two;
+    char text[32], name[NUMIO_ADDRESS_TEXT_BYTES];
+    (void)arg;
+    int a = numio_udp_bind("0.0.0.0:0");
+    EXPECT(a >= 0 && numio_udp_local(a, &one) == 0);
+    const char *port = strrchr(numio_address_print(&one, name, sizeof name), ':');
+    (void)snprintf(text, sizeof text, "0.0.0.0%s", port); /* fits */
+    int b = numio_udp_bind(text);
+    EXPECT(b >= 0);
+    EXPECT(numio_udp_join(a, "239.1.2.3", "lo") == 0 && numio_udp_join(b, "239.1.2.4", "lo") == 0);
+    EXPECT(numio_udp_set_multicast(a, "lo", 1, true) == 0);
+    (void)snprintf(text, sizeof text, "239.1.2.3%s", port); /* fits */
+    EXPECT(numio_address_parse(text, &one) == 0);
+    (void)snprintf(text, sizeof text, "239.1.2.4%s", port); /* fits */
+    EXPECT(numio_address_parse(text, &two) == 0);
+    EXPECT(numio_udp_send(a, "to b", 4, &two) == 4 && numio_udp_send(a, "to a", 4, &one) == 4);
+    EXPECT(numio_udp_recv(a, text, sizeof text, NULL) == 4 && memcmp(text, "to a", 4) == 0);
+    EXPECT(numio_udp_recv(b, text, sizeof text, NULL) == 4 && memcmp(text, "to b", 4) == 0);
+    return numio_close(a) + numio_close(b);
+}
+
+FIXTURE_EACH(datagrams, what_others_have_joined_is_not_received, .timeout = 30)
+{
+    run(runtime, join_different_groups);
+}
+
+static int64_t overflow_a_socket(void *arg)
+{
+    enum { SENT = 200 };
+    struct numio_address to;
+    char bytes[1000] = { 0 };
+    int small = 1; /* the kernel's least */
+    unsigned received = 0;
+    (void)arg;
+    int fd = numio_udp_bind("127.0.0.1:0");
+    EXPECT(fd >= 0 && numio_udp_local(fd, &to) == 0 && numio_udp_drops(fd) == 0);
+    EXPECT(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small) == 0);
+    for (unsigned i = 0; i < SENT; i++)
+        EXPECT(numio_udp_send(fd, bytes, sizeof bytes, &to) == sizeof bytes);
+    while (recv(fd, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+        received++;
+    EXPECT(received > 0 && received < SENT && numio_udp_drops(fd) == SENT - received);
+    EXPECT(numio_udp_drops(-1) == -EBADF);
+    return numio_close(fd);
+}
+
+FIXTURE_EACH(datagrams, what_does_not_fit_is_counted, .timeout = 30)
+{
+    run(runtime, overflow_a_socket);
+}
+
 /* ---- Unix --------------------------------------------------------------------------------- */
 
 static int64_t pass_descriptors(int from, int to)

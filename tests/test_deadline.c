@@ -68,6 +68,31 @@ FIXTURE_EACH(deadline, a_wait_ends_in_time_and_what_follows_at_once, .timeout = 
     (void)close(ends[1]);
 }
 
+static int64_t wait_within(void *arg)
+{
+    int *ends = arg;
+    char byte = 0;
+    EXPECT(numio_within(SOON_NS, numio_read(ends[0], &byte, 1)) == -ETIMEDOUT);
+    EXPECT(numio_deadline_left() == INT64_MAX); /* the scope has ended with the call */
+    EXPECT(numio_write(ends[1], "x", 1) == 1);
+    EXPECT(numio_within(late_ns, numio_read(ends[0], &byte, 1)) == 1 && byte == 'x');
+    EXPECT(numio_within(late_ns, numio_within(SOON_NS, numio_sleep_ns(late_ns))) == -ETIMEDOUT);
+    EXPECT(numio_within(SOON_NS, numio_within(late_ns, numio_sleep_ns(late_ns))) == -ETIMEDOUT);
+    EXPECT(numio_within(late_ns, value((void *)7)) == 7);
+    return 0;
+}
+
+FIXTURE_EACH(deadline, a_call_within_a_limit_gives_its_result_or_ends, .timeout = 30)
+{
+    int ends[2], calls = 0;
+    cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
+    cr_assert_eq(run(runtime, wait_within, ends), 0, "line %ld", (long)last_line);
+    cr_assert_eq(numio_within(late_ns, calls++), -EINVAL, "outside of a coroutine");
+    cr_assert_eq(calls, 0);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+}
+
 static int64_t sleep_long(void *arg)
 {
     (void)arg;

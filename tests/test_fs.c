@@ -72,6 +72,13 @@ static int64_t use_names(void *arg)
     EXPECT(numio_readlinkat(dir, "d", text, sizeof text) == 5);
     EXPECT(numio_unlinkat(dir, "sub", AT_REMOVEDIR) == -ENOTEMPTY);
     EXPECT(numio_unlinkat(dir, "none", 0) == -ENOENT && numio_unlinkat(dir, "d", 0) == 0);
+    struct open_how how = { .flags = O_RDONLY | O_CLOEXEC, .resolve = RESOLVE_BENEATH };
+    int again = (int)numio_openat2(dir, "sub/../sub/a", &how);
+    EXPECT(again >= 0 && read(again, text, sizeof text) == 7 && close(again) == 0);
+    EXPECT(numio_openat2(dir, "../x", &how) == -EXDEV && numio_openat2(dir, "/", &how) == -EXDEV);
+    EXPECT(numio_openat2(dir, "none", &how) == -ENOENT);
+    how.resolve = 1u << 30;
+    EXPECT(numio_openat2(dir, "sub/a", &how) == -EINVAL);
     /* The short forms, by path. */
     (void)snprintf(path, sizeof path, "%s/x", place->path); /* fits */
     (void)snprintf(text, sizeof text, "%s/y", place->path); /* fits */

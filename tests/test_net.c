@@ -19,6 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <numio/deadline.h>
 #include <numio/io.h>
 #include <numio/net.h>
 
@@ -259,21 +260,103 @@ static int64_t close_here(void *arg)
     return numio_listener_close(arg);
 }
 
-static int64_t close_in_place(void *arg)
+static enum numio_poll close_in_poll(void *state, struct numio_context *cx)
 {
-    return numio_block_in_place(close_here, arg);
+    struct numio_listener *listener = *(struct numio_listener **)state;
+    *(int *)numio_context_output(cx) = numio_listener_close(listener);
+    return NUMIO_READY;
 }
 
-Test(net, a_coroutine_closes_in_place_only)
+Test(net, a_coroutine_may_close_and_a_future_is_refused)
 {
     struct numio_runtime *runtime = start(NULL);
+    struct numio_handle *handle = numio_runtime_handle(runtime);
     struct numio_listener *listener = open_group(runtime, NUMIO_LISTEN_ONE);
     struct served served = { 0 };
+    struct numio_join *join;
+    int rc = 0;
+    struct numio_future future = {
+        .poll = close_in_poll, .state = &listener, .size = sizeof listener, .output_size = sizeof rc
+    };
     cr_assert_eq(numio_listener_serve(listener, serve_one, &served), 0);
-    struct numio_handle *handle = numio_runtime_handle(runtime);
-    cr_assert_eq(numio_block_on(handle, close_here, listener), -EDEADLK);
-    cr_assert_eq(numio_block_on(handle, close_in_place, listener), 0);
+    cr_assert_eq(numio_spawn(handle, &future, NULL, &join), 0);
+    cr_assert_eq(numio_join_await_output(&join, &rc, sizeof rc), 0);
+    cr_assert_eq(rc, -EDEADLK);
+    check_clients(listener, 1); /* it serves on */
+    cr_assert_eq(numio_block_on(handle, close_here, listener), 0);
     numio_runtime_destroy(runtime);
+}
+
+/* ---- draining ------------------------------------------------------------------------------ */
+
+struct draining {
+    struct numio_listener *listener;
+    _Atomic uint32_t begun; /* handlers */
+    _Atomic uint32_t ended;
+    uint64_t limit_ns;
+};
+
+/* Ends when its client does. */
+static int64_t serve_until_eof(int fd, void *arg)
+{
+    struct draining *draining = arg;
+    char byte;
+    fixture_set(&draining->begun, fixture_get(&draining->begun) + 1); /* one after the other */
+    int64_t n = numio_read(fd, &byte, 1);
+    (void)numio_close(fd); /* nothing was written */
+    if (numio_sleep_ns(2000000) == 0)
+        fixture_set(&draining->ended, fixture_get(&draining->ended) + 1);
+    return n;
+}
+
+static int64_t drain_within(void *arg)
+{
+    struct draining *draining = arg;
+    struct numio_deadline deadline;
+    int rc = numio_deadline_push(&deadline, draining->limit_ns);
+    if (rc < 0)
+        return rc;
+    int64_t result = numio_listener_drain(draining->listener);
+    (void)numio_deadline_pop(&deadline); /* the result says it */
+    return result;
+}
+
+static void check_drain(enum numio_listen_group group)
+{
+    struct numio_runtime *runtime = start("pack:2 numa:1 core:1 pu:1");
+    struct numio_handle *handle = numio_runtime_handle(runtime);
+    struct draining draining = { .listener = open_group(runtime, group), .limit_ns = 30000000 };
+    unsigned port = numio_listener_port(draining.listener);
+    int fds[2];
+    cr_assert_eq(numio_listener_drain(draining.listener), -EINVAL, "no coroutine");
+    cr_assert_eq(numio_listener_serve(draining.listener, serve_until_eof, &draining), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        fds[i] = connect_to(port);
+        cr_assert(fixture_wait(&draining.begun, i + 1));
+    }
+    cr_assert_eq(numio_block_on(handle, drain_within, &draining), -ETIMEDOUT);
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_port = htons((uint16_t)port),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    int late = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_neq(connect(late, (struct sockaddr *)&address, sizeof address), 0,
+                  "nothing is accepted any more");
+    (void)close(late);
+    (void)close(fds[0]);
+    cr_assert(fixture_wait(&draining.ended, 1));
+    cr_assert_eq(numio_block_on(handle, drain_within, &draining), -ETIMEDOUT, "one runs still");
+    (void)close(fds[1]);
+    draining.limit_ns = 10000000000;
+    cr_assert_eq(numio_block_on(handle, drain_within, &draining), 0);
+    cr_assert_eq(fixture_get(&draining.ended), 2, "it has waited for the handlers' ends");
+    cr_assert_eq(numio_listener_close(draining.listener), 0);
+    numio_runtime_destroy(runtime);
+}
+
+Test(net, a_drained_listener_accepts_nothing_and_waits_for_its_handlers)
+{
+    check_drain(NUMIO_LISTEN_ONE);
+    check_drain(NUMIO_LISTEN_PER_WORKER);
 }
 
 Test(net, options_that_make_no_sense_are_refused_by_name)

@@ -27,6 +27,8 @@ static int64_t take_them(void *arg)
         numio_signals_next(signals, &signal) != -ETIMEDOUT ||
         numio_deadline_pop(&deadline) != -ETIMEDOUT)
         return 5;
+    if (kill(getpid(), SIGUSR1) != 0 || numio_signals_next(signals, NULL) != 0)
+        return __LINE__;
     if (kill(getpid(), SIGUSR1) != 0 || numio_signals_next(signals, &signal) != 0 ||
         signal.number != SIGUSR1)
         return 6;

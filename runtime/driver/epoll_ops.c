@@ -28,6 +28,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -309,6 +310,7 @@ static enum nio_attempt attempt(struct numio_op *op, const struct io_uring_sqe *
         return attempt_close(sqe, ret_result);
     case IORING_OP_FSYNC:
     case IORING_OP_OPENAT:
+    case IORING_OP_OPENAT2:
     case IORING_OP_STATX:
     case IORING_OP_FALLOCATE:
     case IORING_OP_SYNC_FILE_RANGE:
@@ -400,6 +402,9 @@ static int32_t block_once(const struct io_uring_sqe *sqe)
                                                                   : fsync(sqe->fd));
     case IORING_OP_OPENAT:
         return result_of(openat(sqe->fd, address(sqe->addr), (int)sqe->open_flags, sqe->len));
+    case IORING_OP_OPENAT2: /* the length is that of the struct */
+        return result_of(
+            syscall(SYS_openat2, sqe->fd, address(sqe->addr), address(sqe->off), (size_t)sqe->len));
     case IORING_OP_CLOSE:
         return result_of(close(sqe->fd));
     case IORING_OP_STATX:

@@ -123,6 +123,13 @@ void numio_op_openat(struct numio_op *op, int dirfd, const char *path, int flags
     set_image(op, &sqe);
 }
 
+void numio_op_openat2(struct numio_op *op, int dirfd, const char *path, const struct open_how *how)
+{
+    struct io_uring_sqe sqe = { 0 };
+    io_uring_prep_openat2(&sqe, dirfd, path, (struct open_how *)(uintptr_t)how);
+    set_image(op, &sqe);
+}
+
 void numio_op_close(struct numio_op *op, int fd)
 {
     struct io_uring_sqe sqe = { 0 };

@@ -52,6 +52,15 @@ static unsigned clamp(size_t len)
     return len < UINT_MAX ? (unsigned)len : UINT_MAX;
 }
 
+int64_t numio_openat2(int dirfd, const char *path, const struct open_how *how)
+{
+    struct numio_op op;
+    numio_op_openat2(&op, dirfd, path, how);
+    if (nio_knows_op(&op))
+        return numio_op_await(&op);
+    return ON_POOL(SYS_openat2, { dirfd, number_of(path), number_of(how), sizeof *how });
+}
+
 /* ---- names -------------------------------------------------------------------------------- */
 
 int64_t numio_renameat(int olddirfd, const char *oldpath, int newdirfd, const char *newpath,

@@ -112,11 +112,12 @@ int64_t numio_signals_next(struct numio_signals *signals, struct numio_signal *r
     int64_t n = numio_read(signals->fd, &info, sizeof info);
     if (n != (int64_t)sizeof info)
         return n < 0 ? n : -EIO;
-    *ret_signal = (struct numio_signal){ .number = (int)info.ssi_signo,
-                                         .code = info.ssi_code,
-                                         .pid = (int)info.ssi_pid,
-                                         .uid = info.ssi_uid,
-                                         .value = (int64_t)info.ssi_ptr };
+    if (ret_signal)
+        *ret_signal = (struct numio_signal){ .number = (int)info.ssi_signo,
+                                             .code = info.ssi_code,
+                                             .pid = (int)info.ssi_pid,
+                                             .uid = info.ssi_uid,
+                                             .value = (int64_t)info.ssi_ptr };
     return 0;
 }
 

@@ -2,7 +2,8 @@
 /* A listener's sockets and acceptors.
  *
  * An accepted connection is noted in `pending` until its coroutine begins: a runtime that shuts
- * down never runs some of them, and what they would have closed numio_listener_close() closes. */
+ * down never runs some of them, and what they would have closed numio_listener_close() closes. From
+ * then on it counts as running, so that at any moment until its end it is in one of the two. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdarg.h>
@@ -19,10 +20,11 @@
 #include "runtime/base/versioned.h"
 #include "runtime/net/address.h"
 #include "runtime/net/steer.h"
+#include "runtime/sched/await.h"
 #include "runtime/sched/worker.h"
 
 static const uint64_t retry_ns = 10000000; /* when descriptors or memory have run out */
-enum { DRAIN_POLL_US = 1000, REASON_BYTES = 480 };
+enum { DRAIN_POLL_NS = 1000000, REASON_BYTES = 480 };
 
 struct member {
     struct numio_listener *listener;
@@ -37,8 +39,14 @@ struct connection {
     int fd;
 };
 
+/* Counts the handlers that run; outlives the listener, which holds one of the counts. */
+struct running {
+    _Atomic uint64_t count;
+};
+
 struct numio_listener {
     struct numio_handle *handle;
+    struct running *running;
     numio_listener_fn *fn;
     void *arg;
     bool is_serving;
@@ -49,6 +57,14 @@ struct numio_listener {
     struct connection *pending; /* under the lock */
     struct member members[];
 };
+
+static void leave(struct running *running)
+{
+    /* [LR1] acq_rel: who drains sees what the handlers did, and the last one, which frees, is the
+     * last that touches it.  Pairs with [LR2] and itself. */
+    if (atomic_fetch_sub_explicit(&running->count, 1, memory_order_acq_rel) == 1)
+        nio_free(running);
+}
 
 /* --- sockets --------------------------------------------------------------------------------- */
 
@@ -197,14 +213,20 @@ int numio_listener_open(struct numio_handle *handle, const struct numio_listen_o
     if (opts->group != NUMIO_LISTEN_ONE)
         count = opts->group == NUMIO_LISTEN_PER_NODE ? handle->node_count : handle->worker_count;
     struct numio_listener *listener = nio_zalloc(sizeof *listener + count * sizeof(struct member));
-    if (!listener)
+    struct running *running = listener ? nio_zalloc(sizeof *running) : NULL;
+    if (!running) {
+        nio_free(listener);
         return nio_error(-ENOMEM, "listen: no memory for %u sockets", count);
+    }
+    atomic_init(&running->count, 1);
+    listener->running = running;
     listener->handle = handle;
     listener->count = count;
     nio_lock_init(&listener->lock, NIO_RANK_LEAF);
     rc = open_members(listener, opts);
     if (rc < 0) {
         close_sockets(listener);
+        leave(running);
         nio_free(listener);
         return rc;
     }
@@ -254,11 +276,18 @@ static void forget_connection(struct connection *connection)
 static int64_t run_connection(void *arg)
 {
     struct connection *connection = arg;
-    numio_listener_fn *fn = connection->listener->fn;
-    void *handler_arg = connection->listener->arg;
+    struct numio_listener *listener = connection->listener;
+    struct running *running = listener->running;
+    numio_listener_fn *fn = listener->fn;
+    void *handler_arg = listener->arg;
     int fd = connection->fd;
+    /* relaxed: the lock of forget_connection() orders it before the connection is gone from there
+     */
+    (void)atomic_fetch_add_explicit(&running->count, 1, memory_order_relaxed);
     forget_connection(connection); /* the listener may go from here on */
-    return fn(fd, handler_arg);
+    int64_t result = fn(fd, handler_arg);
+    leave(running);
+    return result;
 }
 
 /* Starts the handler; tries again while there is no memory.  Whether to go on accepting. */
@@ -373,30 +402,64 @@ static bool has_pending(struct numio_listener *listener)
     return has;
 }
 
-int numio_listener_close(struct numio_listener *listener)
+static void stop_accepting(struct numio_listener *listener)
 {
-    if (!listener)
-        return 0;
-    if (nio_worker_current())
-        return nio_error(-EDEADLK, "listen: a close waits for tasks, so not on a worker's thread; "
-                                   "use numio_block_in_place()");
     /* relaxed: the shutdowns below are seen with it or after it, and end what waits */
     atomic_store_explicit(&listener->is_closing, true, memory_order_relaxed);
     for (unsigned i = 0; i < listener->count; i++)
         (void)shutdown(listener->members[i].fd, SHUT_RDWR); /* ends the accepts */
+}
+
+static bool is_quiet(struct numio_listener *listener)
+{
+    /* [LR2] acquire: after the look at `pending`; pairs with [LR1] */
+    return !has_pending(listener) &&
+           atomic_load_explicit(&listener->running->count, memory_order_acquire) == 1;
+}
+
+int64_t numio_listener_drain(struct numio_listener *listener)
+{
+    int64_t rc = 0;
+    if (!nio_co_current())
+        return nio_error(-EINVAL, "listen: drain: not called from a coroutine");
+    stop_accepting(listener);
+    for (unsigned i = 0; i < listener->count && rc == 0; i++)
+        if (listener->members[i].acceptor) {
+            (void)numio_join_await(&listener->members[i].acceptor); /* how it ended is no news */
+            rc = listener->members[i].acceptor ? nio_co_stop(nio_co_current()) : 0;
+        }
+    while (rc == 0 && !is_quiet(listener))
+        rc = numio_sleep_ns(DRAIN_POLL_NS);
+    return rc;
+}
+
+static int64_t close_listener(void *arg)
+{
+    struct numio_listener *listener = arg;
+    stop_accepting(listener);
     for (unsigned i = 0; i < listener->count; i++)
         if (listener->members[i].acceptor)
             (void)numio_join_await(&listener->members[i].acceptor); /* how it ended is no news */
     /* Those that have not begun do so soon, or never, once the runtime has ended. */
     while (has_pending(listener) && nio_phase(listener->handle) != NIO_PHASE_ENDED)
-        (void)usleep(DRAIN_POLL_US); /* shorter is as good */
+        (void)usleep(DRAIN_POLL_NS / 1000); /* shorter is as good */
     while (listener->pending) {
         (void)close(listener->pending->fd); /* as above */
         forget_connection(listener->pending);
     }
     close_sockets(listener);
     struct numio_handle *handle = listener->handle;
+    leave(listener->running);
     nio_free(listener);
     nio_handle_unref(handle, 1);
     return 0;
+}
+
+int numio_listener_close(struct numio_listener *listener)
+{
+    if (!listener)
+        return 0;
+    /* It waits for tasks, so not on a worker's thread. */
+    return (int)(nio_worker_current() ? numio_block_in_place(close_listener, listener)
+                                      : close_listener(listener));
 }

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
@@ -45,6 +46,15 @@ int numio_udp_local(int fd, struct numio_address *ret_address)
         return nio_error(-errno, "udp: getsockname: %s", strerror(errno));
     *ret_address = address;
     return 0;
+}
+
+int64_t numio_udp_drops(int fd)
+{
+    uint32_t values[SK_MEMINFO_VARS] = { 0 };
+    socklen_t bytes = sizeof values;
+    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, values, &bytes) != 0)
+        return nio_error(-errno, "udp: SO_MEMINFO: %s", strerror(errno));
+    return values[SK_MEMINFO_DROPS];
 }
 
 /* ---- one by one --------------------------------------------------------------------------- */
@@ -184,6 +194,15 @@ static int index_of(const char *interface, unsigned *ret_index)
     return 0;
 }
 
+/* A bound socket gets what any socket of the machine has joined, on any interface, unless told not
+ * to.  One option is of the other family, and that for IPv6 came with Linux 4.20. */
+static void stop_eavesdropping(int fd)
+{
+    int off = 0;
+    (void)setsockopt(fd, IPPROTO_IP, IP_MULTICAST_ALL, &off, sizeof off);     /* as above */
+    (void)setsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_ALL, &off, sizeof off); /* likewise */
+}
+
 static int change_membership(int fd, const char *group, const char *interface, bool is_join)
 {
     struct ip_mreqn v4 = { 0 };
@@ -192,6 +211,7 @@ static int change_membership(int fd, const char *group, const char *interface, b
     int rc = index_of(interface, &index);
     if (rc < 0)
         return rc;
+    stop_eavesdropping(fd);
     if (group && inet_pton(AF_INET, group, &v4.imr_multiaddr) == 1) {
         v4.imr_ifindex = (int)index;
         rc = setsockopt(fd, IPPROTO_IP, is_join ? IP_ADD_MEMBERSHIP : IP_DROP_MEMBERSHIP, &v4,

@@ -51,6 +51,29 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_deadline_push(struct numio_deadline *dead
  * Errors:  -EINVAL it is not the innermost scope of the calling coroutine. */
 NUMIO_EXPORT int numio_deadline_pop(struct numio_deadline *deadline);
 
+/* One call within a limit of its own: a scope around `expression`, whose value, an int64_t, it has:
+ *
+ *     int64_t n = numio_within(250000000, numio_recv(fd, buf, sizeof buf, 0));
+ *
+ * `expression` must not leave the scope by return, break or goto.   Context: a coroutine, suspends.
+ * Returns: what the expression gives, -ETIMEDOUT as in every scope; -EINVAL not in a coroutine. */
+#define numio_within(timeout_ns, expression)                                                       \
+    NUMIO_WITHIN_COUNTED_(__COUNTER__, timeout_ns, expression)
+#define NUMIO_WITHIN_COUNTED_(number, timeout_ns, expression)                                      \
+    NUMIO_WITHIN_(number, timeout_ns, expression)
+/* Numbered names, so that one may stand inside of another. */
+#define NUMIO_WITHIN_(number, timeout_ns, expression)                                              \
+    (__extension__({                                                                               \
+        struct numio_deadline numio_deadline_##number##_;                                          \
+        int64_t numio_result_##number##_ =                                                         \
+            numio_deadline_push(&numio_deadline_##number##_, timeout_ns);                          \
+        if (numio_result_##number##_ == 0) {                                                       \
+            numio_result_##number##_ = (expression);                                               \
+            (void)numio_deadline_pop(&numio_deadline_##number##_); /* the result says it */        \
+        }                                                                                          \
+        numio_result_##number##_;                                                                  \
+    }))
+
 /* Nanoseconds until the innermost scope ends, 0 if it has; INT64_MAX without one.
  * Context: a coroutine, else INT64_MAX; never suspends. */
 NUMIO_EXPORT int64_t numio_deadline_left(void);

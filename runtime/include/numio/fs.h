@@ -15,12 +15,17 @@
 #define NUMIO_FS_H
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
 #include <numio/base.h>
 
 NUMIO_BEGIN_DECLS
+
+/* As openat2(2), for example with RESOLVE_BENEATH, which refuses whatever leads out of `dirfd`
+ * (-EXDEV), links included.   Returns: a descriptor, the caller's. */
+NUMIO_EXPORT int64_t numio_openat2(int dirfd, const char *path, const struct open_how *how);
 
 /* ---- names -------------------------------------------------------------------------------- */
 

@@ -82,12 +82,20 @@ NUMIO_EXPORT unsigned numio_listener_port(const struct numio_listener *listener)
  * do not name their CPU or do not busy-poll, or members are not served.  NULL: nothing. */
 NUMIO_EXPORT const char *numio_listener_reason(const struct numio_listener *listener);
 
+/* Stops accepting and waits until the handlers of all connections have returned.  Connections that
+ * nobody has accepted are reset, as below.
+ * Context: a coroutine, suspends; within a deadline for those who do not wait for ever.
+ * Returns: 0.   Errors: -ETIMEDOUT, -ECANCELED: some handlers run still; it can be called again. */
+NUMIO_EXPORT NUMIO_NODISCARD int64_t numio_listener_drain(struct numio_listener *listener);
+
 /* Stops accepting, waits for the acceptors, closes the sockets and frees the listener.  Connections
  * that were accepted go on.  Those that the kernel has completed and nobody has accepted are reset,
  * unless net.ipv4.tcp_migrate_req moves them to another process's socket of the same address.
- * Context: a thread that is no worker, blocks (in a coroutine: numio_block_in_place()); before or
- *          after the runtime's shutdown, but before its destruction.  NULL does nothing.
- * Errors:  -EDEADLK on a worker's thread, whose tasks it would wait for. */
+ * Context: a plain thread, which blocks, or a coroutine, which waits for a thread of the pool to do
+ *          it; before or after the runtime's shutdown, but before its destruction.  NULL does
+ *          nothing.
+ * Errors:  -EDEADLK in a future's poll; in a coroutine also -ETIMEDOUT and the others of
+ *          numio_block_in_place(), before anything was done. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_listener_close(struct numio_listener *listener);
 
 NUMIO_END_DECLS

@@ -25,6 +25,7 @@ NUMIO_BEGIN_DECLS
 
 struct io_uring_sqe;
 struct msghdr;
+struct open_how;
 struct statx;
 struct numio_op;
 
@@ -64,6 +65,8 @@ NUMIO_EXPORT void numio_op_fsync(struct numio_op *op, int fd);
 NUMIO_EXPORT void numio_op_fdatasync(struct numio_op *op, int fd);
 NUMIO_EXPORT void numio_op_openat(struct numio_op *op, int dirfd, const char *path, int flags,
                                   mode_t mode);
+NUMIO_EXPORT void numio_op_openat2(struct numio_op *op, int dirfd, const char *path,
+                                   const struct open_how *how);
 NUMIO_EXPORT void numio_op_close(struct numio_op *op, int fd);
 NUMIO_EXPORT void numio_op_statx(struct numio_op *op, int dirfd, const char *path, int flags,
                                  unsigned mask, struct statx *ret_stat);

@@ -34,6 +34,7 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_signals_open(const int *numbers, unsigned
 
 /* The next signal.  One that is sent again before it was taken counts once, as signals do, but for
  * the real-time ones.
+ * ret_signal may be NULL.
  * Context: a coroutine, suspends; several may wait, each signal wakes one.
  * Returns: 0.   Errors: -ECANCELED, -ETIMEDOUT. */
 NUMIO_EXPORT NUMIO_NODISCARD int64_t numio_signals_next(struct numio_signals *signals,

@@ -43,8 +43,13 @@ NUMIO_EXPORT int64_t numio_udp_recv_segments(int fd, void *ret_bytes, size_t len
                                              unsigned *ret_segment_bytes,
                                              struct numio_address *ret_from);
 
+/* How many datagrams the kernel has dropped because the socket's buffer was full (a larger
+ * SO_RCVBUF helps), or because they were damaged, since it was made.   Errors: getsockopt(2)'s. */
+NUMIO_EXPORT NUMIO_NODISCARD int64_t numio_udp_drops(int fd);
+
 /* Receives what is sent to a group, "239.1.2.3" or "ff15::1", on an interface; NULL: the kernel's
- * choice.   Errors: -EINVAL the group; -ENODEV the interface; setsockopt(2)'s. */
+ * choice.  Of groups that other sockets of the machine have joined the socket gets nothing. Errors:
+ * -EINVAL the group; -ENODEV the interface; setsockopt(2)'s. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_udp_join(int fd, const char *group, const char *interface);
 NUMIO_EXPORT NUMIO_NODISCARD int numio_udp_leave(int fd, const char *group, const char *interface);
 /* How what is sent to groups goes out: on this interface (NULL: as it is), through at most `hops`
