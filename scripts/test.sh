@@ -22,7 +22,7 @@ readonly tail_lines=60
 readonly skip_status=77
 TEST_PACKAGES=(g++ libcriterion-dev clang clang-format shellcheck python3 git binutils gdb strace
     gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
-    iproute2 qemu-system-x86 busybox-static cpio lz4 zstd xz-utils)
+    curl wrk socat iproute2 qemu-system-x86 busybox-static cpio lz4 zstd xz-utils)
 QUICK_STEPS=(format layers tidy shellcheck scripts build headers unit symbols)
 ALL_STEPS=(format layers tidy shellcheck scripts build headers unit stress symbols asan tsan clang
     aarch64 release install numa)
