@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* http_server [ADDRESS:PORT [FOLDER]]: serves the files of a folder by HTTP, 127.0.0.1:8080 and
- * ".". SIGTERM and SIGINT end it once the requests that have begun are answered. */
+/* http_server [ADDRESS:PORT [FOLDER]]: serves files by HTTP; SIGTERM ends it when all is sent. */
 #include <errno.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +23,7 @@ static _Atomic bool is_ending;
 struct connection {
     struct numio_reader in;
     struct numio_writer out;
-    bool is_head, is_kept; /* the request is a HEAD; another may follow */
+    bool is_head, is_kept, ends; /* a HEAD; another may follow; the server ends */
     const char *status;
     char *path, in_buf[LINE_BYTES], out_buf[LINE_BYTES], head[HEAD_BYTES + 16], block[BLOCK_BYTES];
 };
@@ -63,7 +63,7 @@ static int64_t read_request(struct connection *c)
         return 0;
     bool has_body = strcasestr(end, "\nContent-Length:") || strcasestr(end, "\nTransfer-Encoding:");
     c->is_head = strncmp(c->head, "HEAD ", 5) == 0;
-    c->is_kept = !is_ending && !has_body && !strcasestr(end, "\nConnection: close\n");
+    c->is_kept = !c->ends && !has_body && !strcasestr(end, "\nConnection: close\n");
     *end = '\0';
     c->status = has_body ? bad : decode(c->path = target + 1);
     if (!c->is_head && strncmp(c->head, "GET ", 4) != 0)
@@ -95,26 +95,26 @@ static bool answer(struct connection *c)
     for (int64_t off = 0; rc == 0 && off < size && !c->is_head; off += n) {
         n = numio_pread((int)fd, c->block, BLOCK_BYTES, off);
         n = n > size - off ? size - off : n; /* it may have grown or shrunk meanwhile */
-        rc = n <= 0 ? -EIO
-                    : numio_within(slow_ns, numio_writer_write(&c->out, c->block, (size_t)n, NULL));
+        rc = n <= 0 ? -EIO : numio_within(slow_ns, numio_writer_write(&c->out, c->block, n, NULL));
     }
     if (fd >= 0)
         (void)numio_close((int)fd); /* it was only read */
     return rc == 0 && numio_within(slow_ns, numio_writer_flush(&c->out)) == 0 && c->is_kept;
 }
 
-static int64_t serve_client(int fd, void *unused)
+static int64_t serve_client(int fd, void *arg)
 {
     struct connection c;
     const char *bytes;
-    (void)unused;
     numio_reader_init(&c.in, fd, -1, c.in_buf, sizeof c.in_buf);
     numio_writer_init(&c.out, fd, -1, c.out_buf, sizeof c.out_buf);
     for (int looks = LOOKS; looks > 0; looks--) { /* short ones, to notice the server's end */
+        c.ends =
+            atomic_load_explicit((_Atomic bool *)arg, memory_order_relaxed); /* relaxed: hint */
         int64_t n = numio_within(look_ns, numio_reader_peek(&c.in, 1, &bytes));
         if (n > 0 && answer(&c))
             looks = LOOKS;
-        else if (n != -ETIMEDOUT || is_ending)
+        else if (n != -ETIMEDOUT || c.ends)
             break;
     }
     (void)numio_shutdown(fd, SHUT_WR); /* a close with something unread would be a reset */
@@ -131,12 +131,12 @@ static int64_t serve(void *arg)
     opts.address = ((char **)arg)[1] ? ((char **)arg)[1] : "127.0.0.1:8080";
     opts.group = NUMIO_LISTEN_PER_WORKER;
     int64_t rc = numio_listener_open(NULL, &opts, &listener);
-    if (rc < 0 || (rc = numio_listener_serve(listener, serve_client, NULL)) < 0)
+    if (rc < 0 || (rc = numio_listener_serve(listener, serve_client, &is_ending)) < 0)
         return fprintf(stderr, "http_server: %s\n", numio_strerror_detail()), rc;
     fprintf(stderr, "listening on %s\n", opts.address);
     rc = numio_signals_next(signals, NULL);
-    is_ending = true;
-    (void)numio_within(slow_ns, numio_listener_drain(listener)); /* then they are aborted */
+    atomic_store_explicit(&is_ending, true, memory_order_relaxed); /* relaxed: looked at again */
+    (void)numio_within(slow_ns, numio_listener_drain(listener));   /* then they are aborted */
     return rc < 0 ? rc : numio_listener_close(listener);
 }
 

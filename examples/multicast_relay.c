@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -20,18 +21,30 @@ struct relay {
     unsigned target_count;
     int in, out;
     char buffer[BYTES_MAX];
-    _Atomic bool is_ending;
     _Atomic uint64_t datagrams, bytes; /* that came to the group */
     _Atomic uint64_t unsent;           /* of all targets together */
+    _Atomic uint64_t is_ending;
 };
 
 static struct numio_signals *signals;
+
+/* relaxed: figures, which order nothing, and a flag that is looked at again */
+static void add(_Atomic uint64_t *counter, uint64_t count)
+{
+    (void)atomic_fetch_add_explicit(counter, count, memory_order_relaxed);
+}
+
+static uint64_t get(_Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed); /* relaxed: as above */
+}
 
 static void print_counters(struct relay *relay)
 {
     printf("%" PRIu64 " datagrams, %" PRIu64 " bytes, %" PRId64 " dropped by the kernel, %" PRIu64
            " not sent\n",
-           relay->datagrams, relay->bytes, numio_udp_drops(relay->in), relay->unsent);
+           get(&relay->datagrams), get(&relay->bytes), numio_udp_drops(relay->in),
+           get(&relay->unsent));
     fflush(stdout);
 }
 
@@ -39,15 +52,15 @@ static void print_counters(struct relay *relay)
 static void send_on(struct relay *relay, size_t len, unsigned segment_bytes)
 {
     uint64_t count = segment_bytes > 0 ? (len + segment_bytes - 1) / segment_bytes : 1;
-    relay->datagrams += count;
-    relay->bytes += len;
+    add(&relay->datagrams, count);
+    add(&relay->bytes, len);
     for (unsigned i = 0; i < relay->target_count; i++) {
         const struct numio_address *to = &relay->targets[i];
         int64_t n =
             len == 0 ? numio_udp_send(relay->out, relay->buffer, 0, to)
                      : numio_udp_send_segments(relay->out, relay->buffer, len, segment_bytes, to);
         if (n < (int64_t)len) /* those that were sent before an error are whole */
-            relay->unsent += count - (n > 0 ? (uint64_t)n / segment_bytes : 0);
+            add(&relay->unsent, count - (n > 0 ? (uint64_t)n / segment_bytes : 0));
     }
 }
 
@@ -57,7 +70,8 @@ static int64_t run(void *arg)
     struct relay *relay = arg;
     for (;;) {
         unsigned segment_bytes = 0;
-        bool is_last = relay->is_ending; /* before the look: what came before it is in the queue */
+        bool is_last =
+            get(&relay->is_ending); /* before the look: what came before it is in the queue */
         int64_t n = numio_within(LOOK_NS, numio_udp_recv_segments(relay->in, relay->buffer,
                                                                   BYTES_MAX, &segment_bytes, NULL));
         if (n >= 0)
@@ -104,7 +118,7 @@ static int64_t relay_main(void *arg)
     while ((rc = numio_signals_next(signals, &signal)) == 0 && signal.number == SIGUSR1)
         print_counters(&relay);
     rc = numio_udp_leave(relay.in, relay.group, relay.interface); /* nothing comes any more */
-    relay.is_ending = true;
+    add(&relay.is_ending, 1);
     rc = numio_join_await(&join) < 0 ? -EIO : rc;
     print_counters(&relay);
     return rc;

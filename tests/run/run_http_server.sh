@@ -44,6 +44,7 @@ mkfifo "$site/fifo"
 start() {
     port=$((20000 + RANDOM % 12000)) # below the ports that clients get
     url=http://127.0.0.1:$port
+    : >"$work/server" # the shell that starts it would empty it a moment later
     env "$@" "$server_program" "127.0.0.1:$port" "$site" 2>"$work/server" &
     server=$!
     for _ in $(seq 200); do
@@ -162,18 +163,22 @@ def all_of(sock):
 
 def ask(data):
     """Sends it all and reads to the end, as a client that goes on sending whatever is said."""
+    errors = []
+
+    def send():
+        try:
+            sock.sendall(data)
+        except OSError as error:
+            errors.append(error)
+
     with connect() as sock:
-        sender = threading.Thread(target=lambda: quietly(sock, data))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sender = threading.Thread(target=send)
         sender.start()
         got = all_of(sock)
         sender.join()
-        return got
-
-def quietly(sock, data):
-    try:
-        sock.sendall(data)
-    except OSError:
-        pass
+    assert not errors, ("what it still sends is not read", data[:80], errors)
+    return got
 
 def expect(status, data):
     got = ask(data)
@@ -266,6 +271,15 @@ wait "$client" || fail "the last download: exit status $?"
 cmp "$work/last" "$site/last.bin" || fail "the last download: other bytes"
 wait "$server" || fail "exit status $? at the end: $(cat "$work/server")"
 server=
+exec 3>&-
+
+# An idle connection holds the end up for a look only, not for its ten seconds.
+start
+exec 3<>"/dev/tcp/127.0.0.1/$port"
+get --output /dev/null "$url/" || fail "curl: exit status $?"
+begin=$SECONDS
+stop
+[ $((SECONDS - begin)) -le 5 ] || fail "the end has taken $((SECONDS - begin)) seconds"
 exec 3>&-
 
 timeout 20 "$server_program" nonsense "$site" 2>"$work/err" &&

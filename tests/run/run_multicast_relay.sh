@@ -34,6 +34,7 @@ until_true() {
 }
 
 start() {
+    : >"$work/relay" # the shell that starts it would empty it a moment later
     "$relay_program" "$@" >"$work/relay" 2>&1 &
     relay=$!
     until_true grep -q '^relaying' "$work/relay"
