@@ -77,10 +77,12 @@ static int make_plan(struct numio_handle *handle)
     nio_handle_add_reason(handle, reason);
     if (c->sq_thread_cpu >= 0 && handle->profile != NUMIO_DRIVER_SQPOLL)
         nio_handle_add_reason(handle, "sq_thread_cpu is not used: the driver has no SQ thread");
-    if (handle->profile == NUMIO_DRIVER_SQPOLL || !options.want_sq)
+    if (handle->profile == NUMIO_DRIVER_SQPOLL)
         return 0;
-    /* No SQ thread after all: no core is kept free for it. */
+    /* No SQ thread after all: none shares a core, and no core is kept free for it. */
     handle->sq_shares_core = false;
+    if (!options.want_sq)
+        return 0;
     nio_plan_destroy(handle->plan);
     handle->plan = NULL;
     options.want_sq = false;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <numio/io.h>
@@ -66,4 +67,43 @@ Test(shared_core, a_worker_that_never_parks_leaves_its_core_to_its_sq_thread)
     (void)close(fd);
     cr_assert(median_ns > 0 && median_ns < (int64_t)read_limit_ns, "%lld ns a read",
               (long long)median_ns);
+}
+
+/* ---- without an SQ thread there is nothing to leave it to ---------------------------------- */
+
+static int64_t wait_in_the_kernel(void *arg)
+{
+    struct numio_deadline deadline;
+    char byte;
+    int64_t rc = numio_deadline_push(&deadline, 50000000);
+    if (rc == 0)
+        rc = numio_recv(*(const int *)arg, &byte, 1, 0);
+    return numio_deadline_pop(&deadline) == -ETIMEDOUT ? rc : -EIO;
+}
+
+static void never_parks(enum numio_driver driver)
+{
+    struct numio_config config = fixture_config(driver, 1);
+    config.idle = NUMIO_IDLE_SPIN;
+    struct numio_runtime *runtime = fixture_create(&config);
+    struct numio_handle *handle = numio_runtime_handle(runtime);
+    struct numio_worker_metrics before = { .size = sizeof before }, after = before;
+    int ends[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    cr_assert_eq(numio_worker_metrics(handle, 0, &before), 0);
+    cr_assert_eq(numio_block_on(handle, wait_in_the_kernel, ends), -ETIMEDOUT);
+    cr_assert_eq(numio_worker_metrics(handle, 0, &after), 0);
+    cr_assert_eq(after.parks, before.parks, "it parked %lu times",
+                 (unsigned long)(after.parks - before.parks));
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+    numio_runtime_destroy(runtime);
+}
+
+Test(shared_core, without_an_sq_thread_a_spinning_worker_never_parks)
+{
+    never_parks(NUMIO_DRIVER_EPOLL);
+    if (!fixture_has_uring())
+        cr_skip_test("no io_uring here");
+    never_parks(NUMIO_DRIVER_DEFER);
 }
