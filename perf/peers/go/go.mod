@@ -1,0 +1,3 @@
+module numio.example/go-echo
+
+go 1.19
