@@ -5,6 +5,7 @@
 #include "perf/bench/bench_file.h"
 #include "perf/bench/bench_output.h"
 #include "perf/bench/bench_scenarios.h"
+#include "perf/bench/bench_udp.h"
 
 /* Readers, reads each, past the page cache; without a depth in its name: SCENARIOS.md's own. */
 static const struct bench_file_shape cached = { 64, 64, false };
@@ -14,6 +15,9 @@ static const struct bench_file_shape cached_qd128 = { 128, 32, false };
 static const struct bench_file_shape direct_qd1 = { 1, 128, true };
 static const struct bench_file_shape direct_qd32 = { 32, 16, true };
 static const struct bench_file_shape direct_qd128 = { 128, 8, true };
+
+static const struct bench_udp_shape udp_block = { NUMIO_IDLE_PARK };
+static const struct bench_udp_shape udp_spin = { NUMIO_IDLE_SPIN };
 
 static const struct bench_scenario scenarios[] = {
     { "spawn_many_local", NULL, bench_spawn_many_local, BENCH_FUTURE, NULL },
@@ -67,6 +71,8 @@ static const struct bench_scenario scenarios[] = {
     { "file_read_direct_qd128", NULL, bench_file_read, BENCH_FUTURE, &direct_qd128 },
     { "file_read_direct_qd128_co", NULL, bench_file_read, BENCH_COROUTINE, &direct_qd128 },
     { "file_read_direct_qd128_raw", NULL, bench_file_read_raw, BENCH_FUTURE, &direct_qd128 },
+    { "udp_echo_block_p50", "udp_echo_block_p99", bench_udp_echo, BENCH_COROUTINE, &udp_block },
+    { "udp_echo_spin_p50", "udp_echo_spin_p99", bench_udp_echo, BENCH_COROUTINE, &udp_spin },
 };
 
 static const size_t scenario_count = sizeof scenarios / sizeof scenarios[0];

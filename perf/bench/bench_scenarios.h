@@ -34,6 +34,8 @@ void bench_idle_task_bytes(struct bench *b);
  */
 void bench_file_read(struct bench *b);
 void bench_file_read_raw(struct bench *b);
+/* bench_udp.c */
+void bench_udp_echo(struct bench *b);
 
 /* Other modes; each returns the program's exit status. */
 int bench_instructions(const struct bench_options *options);
