@@ -6,8 +6,10 @@
       appends the lines of IN to OUT with `round`, `asked_workers` and `asked_driver` added: what
       they were asked for, which pairs them, whatever they then report; with a variant WORD is put
       behind SCENARIO at the head of their names (tcp_echo_1_p50 becomes tcp_echo_1_spin_p50)
-  report.py table FILE [--targets FILE] [--notes FILE] [--check]
-      the table; with --check, status 1 if a target was missed or could not be judged
+  report.py table FILE [--targets FILE] [--notes FILE] [--check] [--io]
+      the table; with --check, status 1 if a target was missed or could not be judged; with --io,
+      medians have their MAD over the rounds behind them, ratios are to the best peer of all, and
+      the rows of p999 are left out
   report.py --self-test
 
 A ratio is made within a round, where both sides ran next to each other, and says how many times
@@ -30,8 +32,9 @@ MORE_IS_BETTER = ("req/s",)
 RAW_SUFFIX = "_raw"
 # A stackful variant of ours is compared with the peers' one kind of task.
 COROUTINE_SUFFIX = "_co"
-FIRST_PEERS = ("tokio", "tokio-mimalloc", "tokio-ct", "tokio-mimalloc-ct", "liburing", "floor",
-               "epoll")
+FIRST_PEERS = ("tokio", "tokio-mimalloc", "tokio-ct", "tokio-mimalloc-ct", "libuv", "go", "epoll",
+               "floor", "liburing")
+IO_LEAVES_OUT = re.compile("_p999$")
 DEFAULT_TARGETS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "targets.tsv")
 
 
@@ -150,6 +153,13 @@ class Row:
         rounds = self.values.get(runtime)
         return statistics.median(rounds.values()) if rounds else None
 
+    def mad_of(self, runtime):
+        """Median absolute deviation over the rounds, or None."""
+        middle = self.median_of(runtime)
+        if middle is None:
+            return None
+        return statistics.median(abs(value - middle) for value in self.values[runtime].values())
+
     def best_of(self, peers):
         """The peer with the best median, or None."""
         if not peers:
@@ -199,6 +209,12 @@ def collect(results):
     return place_peers(rows, order, peers)
 
 
+def stands_beside(result, row):
+    """Bare system calls are made as a driver of ours makes them, and compared with that one."""
+    is_raw = result["scenario"].endswith(RAW_SUFFIX)
+    return not is_raw or row.driver in ("", result.get("asked_driver", row.driver))
+
+
 def place_peers(rows, order, peers):
     """Gives every row of ours its peers' values; peers without one get a row of their own."""
     placed = []
@@ -210,6 +226,8 @@ def place_peers(rows, order, peers):
             mine = [Row(name, workers, "", theirs[0][0]["unit"])]
         for row in mine:
             for result, round_number in theirs:
+                if not stands_beside(result, row):
+                    continue
                 if result["unit"] != row.unit:
                     raise BadInput(f"{name}: {result['runtime']} measures {result['unit']}, "
                                    f"others {row.unit}")
@@ -227,11 +245,19 @@ def figure(value):
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
-def cells_of(row, runtimes, targets, shows_driver):
+def spread_figure(row, runtime):
+    """The median over the rounds, and its MAD."""
+    middle = row.median_of(runtime)
+    return "-" if middle is None else f"{figure(middle)} ±{figure(row.mad_of(runtime))}"
+
+
+def cells_of(row, runtimes, targets, shows_driver, is_io):
     """The row's cells, and the verdicts on its targets."""
     cells = [row.scenario, str(row.workers)] + ([row.driver or "-"] if shows_driver else [])
-    cells += [figure(row.median_of(runtime)) for runtime in runtimes] + [row.unit]
-    best = row.best_of([p for p in row.peers() if p.startswith("tokio")] or row.peers())
+    cells += [spread_figure(row, runtime) if is_io else figure(row.median_of(runtime))
+              for runtime in runtimes] + [row.unit]
+    tokios = [] if is_io else [p for p in row.peers() if p.startswith("tokio")]
+    best = row.best_of(tokios or row.peers())
     ratios = row.ratios(best) if best else []
     if ratios:
         cells.append(f"{statistics.median(ratios):.2f}x")
@@ -258,9 +284,10 @@ def layout(header, lines):
     return out
 
 
-def table(results, targets):
+def table(results, targets, is_io=False):
     """(lines of text, verdicts)."""
-    rows = collect(results)
+    rows = [row for row in collect(results)
+            if not (is_io and IO_LEAVES_OUT.search(row.scenario))]
     present = {runtime for row in rows for runtime in row.values}
     order = {name: i for i, name in enumerate((OURS,) + FIRST_PEERS)}
     runtimes = sorted(present, key=lambda r: (order.get(r, len(order)), r))
@@ -269,7 +296,7 @@ def table(results, targets):
     header += ["unit", "ratio", "spread", "to", "target"]
     lines, verdicts = [], []
     for row in rows:
-        cells, judged = cells_of(row, runtimes, targets, shows_driver)
+        cells, judged = cells_of(row, runtimes, targets, shows_driver, is_io)
         lines.append(cells)
         verdicts += judged
     return layout(header, lines), verdicts
@@ -286,12 +313,13 @@ def print_table(arguments):
     results = list(read_lines(arguments.file))
     if not results:
         raise BadInput(f"{arguments.file}: no results")
-    lines, verdicts = table(results, read_targets(arguments.targets))
+    lines, verdicts = table(results, read_targets(arguments.targets), arguments.io)
     print("\n".join(lines))
     rounds = len({result.get("round", 0) for result in results})
-    print(f"\nMedians of {rounds} round(s). ratio: how many times better numio is, median over "
-          "the rounds,\nagainst the better Tokio (else the best there is); spread: "
-          "smallest..largest of the rounds.")
+    middles = f"Medians{' ±MAD' if arguments.io else ''} of {rounds} round(s)."
+    against = "the best peer" if arguments.io else "the better Tokio (else the best there is)"
+    print(f"\n{middles} ratio: how many times better numio is, median over the rounds,\nagainst "
+          f"{against}; spread: smallest..largest of the rounds.")
     if verdicts:
         print(f"Targets: {verdicts.count(True)} met, {verdicts.count(False)} missed, "
               f"{verdicts.count(None)} not judged for want of a figure.")
@@ -353,6 +381,10 @@ def test_rows():
     drivers = [made("s", OURS, 1, 4.0, asked_driver="sqpoll"),
                made("s", OURS, 1, 2.0, asked_driver="defer"), made("s", "tokio", 1, 8.0)]
     expect("drivers", [row.ratios("tokio") for row in collect(drivers)], [[2.0], [4.0]])
+    raw = [made("f", OURS, 1, 4.0, asked_driver="a"), made("f", OURS, 1, 4.0, asked_driver="b"),
+           made("f_raw", "liburing", 1, 2.0, asked_driver="a"),
+           made("f_raw", "liburing", 1, 8.0, asked_driver="b")]
+    expect("raw by driver", [row.ratios("liburing") for row in collect(raw)], [[0.5], [2.0]])
     expect_refusal("two units", lambda: collect([made("s", OURS, 1, 1.0),
                                                  made("s", "tokio", 1, 1.0, "us")]))
 
@@ -371,6 +403,21 @@ def test_targets():
                           if i != 1}), 1)
     expect_refusal("short target", lambda: Target("t", ["s", "*", "ratio", "2"]))
     expect_refusal("odd target", lambda: Target("t", ["s", "*", "ratio", "two", "."]))
+
+
+def test_io():
+    """Medians with their MAD, ratios to the best of all peers, no p999."""
+    results = [made("e", OURS, r, v, "req/s") for r, v in ((1, 10.0), (2, 20.0), (3, 40.0))]
+    results += [made("e", "tokio", r, 10.0, "req/s") for r in (1, 2, 3)]
+    results += [made("e", "go", r, 20.0, "req/s") for r in (1, 2, 3)]
+    results += [made("e_p999", OURS, 1, 5.0, "us")]
+    lines, _ = table(results, [], True)
+    expect("rows", len(lines), 3)
+    for piece in ("20.00 ±10.00", "20.00 ±0.00", "1.00x", "  go"):
+        expect(f"shows {piece}", piece in lines[2], True)
+    usual, _ = table(results, [])
+    expect("usual rows", len(usual), 4)
+    expect("usual ratio", "2.00x" in usual[2] and "±" not in usual[2], True)
 
 
 def test_files():
@@ -396,7 +443,7 @@ def test_files():
 
 def self_test():
     """Runs all of the above."""
-    for test in (test_ratios, test_rows, test_targets, test_files):
+    for test in (test_ratios, test_rows, test_targets, test_io, test_files):
         test()
     print("report.py: self-test passed")
     return 0
@@ -421,6 +468,7 @@ def parse_arguments():
     printing.add_argument("--targets", default=DEFAULT_TARGETS)
     printing.add_argument("--notes")
     printing.add_argument("--check", action="store_true")
+    printing.add_argument("--io", action="store_true")
     return parser.parse_args()
 
 

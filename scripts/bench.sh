@@ -3,10 +3,13 @@
 # Measures numio beside its peers, in turns, and prints one table with the ratios.
 #
 # Usage: scripts/bench.sh [options]
-#   --peers LIST     tokio (default) or none; the echo rows have a plain epoll server in any case
+#   --peers LIST     of tokio, libuv and go (all three), or none; libuv and go have the echo rows
+#                    only, which have a plain epoll server in any case
+#   --io             the I/O rows: TCP echo, UDP echo, file reads; one worker, --drivers "sqpoll
+#                    defer", medians with their MAD, ratios to the best peer; what is given counts
 #   --filter RE      only scenarios whose name matches (POSIX extended)
 #   --rounds N       how often every program runs each scenario, in turns (5; quick 3)
-#   --samples N      samples in each of those runs (3; quick 2)
+#   --samples N      samples in each of those runs (3; quick 2; with --io 1)
 #   --workers LIST   numbers of workers ("ALL 1" where ALL is the number of CPUs)
 #   --drivers LIST   numio's driver profiles (auto), for example "sqpoll defer"
 #   --idle P         numio's idle policy, instead of its default
@@ -25,8 +28,9 @@ readonly run_timeout_s=600 port_tries=100
 readonly spin_scenarios='xthread_pingpong remote_wake tcp_echo_1'
 # Counted, not timed: once for each program, by scripts/instructions.sh.
 readonly counted_scenario=instructions
-peers=tokio filter='' rounds='' samples='' worker_counts='' drivers=auto idle='' json=''
-is_quick=0 has_ct=0 does_check=0 does_install=1 numio=''
+readonly io_filter='^(tcp_echo|udp_echo|file_read)_'
+peers='tokio libuv go' filter='' rounds='' samples='' worker_counts='' drivers='' idle='' json=''
+is_quick=0 is_io=0 has_ct=0 does_check=0 does_install=1 numio=''
 peer_dir=$ROOT/build/peers
 failures=0
 server_pid=''
@@ -45,6 +49,7 @@ parse() {
         option=$1
         case $option in
             --quick) is_quick=1 ;;
+            --io) is_io=1 ;;
             --ct) has_ct=1 ;;
             --check) does_check=1 ;;
             --no-install) does_install=0 ;;
@@ -65,7 +70,11 @@ take() {
     local word
     case $1 in
         --peers)
-            case $2 in tokio | none) peers=$2 ;; *) die "--peers: tokio or none, not $2" ;; esac ;;
+            for word in $2; do
+                [[ $word =~ ^(tokio|libuv|go)$ || $2 == none ]] ||
+                    die "--peers: tokio, libuv and go, or none, not $word"
+            done
+            peers=${2/#none/} ;;
         --filter) filter=$2 ;;
         --rounds) is_count "$2" || die "--rounds: no count: $2"; rounds=$2 ;;
         --samples) is_count "$2" || die "--samples: no count: $2"; samples=$2 ;;
@@ -77,6 +86,10 @@ take() {
         --json) json=$(realpath -m "$2") ;;
         --numio) numio=$(realpath -m "$2") ;;
     esac
+}
+
+has_peer() {
+    [[ " $peers " == *" $1 "* ]]
 }
 
 note() {
@@ -116,7 +129,7 @@ build_numio() {
     if [ ! -x "$load_dir/echo_load" ]; then
         load_dir=$ROOT/build/release/bin
     fi
-    for program in echo_load epoll_echo wake_floor; do
+    for program in echo_load epoll_echo wake_floor udp_floor; do
         if [ ! -x "$load_dir/$program" ]; then
             die "there is no $load_dir/$program; build the release preset"
         fi
@@ -133,9 +146,25 @@ find_mimalloc() {
     fi
 }
 
+# Builds the peers; those that cannot be built here are noted and left out.
+build_peers() {
+    local peer program wanted
+    read -ra wanted <<<"$peers"
+    say "building the peers: $peers"
+    "$ROOT/perf/peers/build.sh" "$peer_dir" "${wanted[@]}" 2>&1 | tee "$work/out"
+    sed -n 's/^peers: \(.*skipped: .*\)$/\1/p' "$work/out" >>"$work/notes"
+    peers=''
+    for peer in "${wanted[@]}"; do
+        case $peer in tokio) program=tokio-peer ;; *) program=$peer-echo ;; esac
+        [ ! -x "$peer_dir/$program" ] || peers+="${peers:+ }$peer"
+    done
+}
+
 prepare() {
     local packages=("${BUILD_PACKAGES[@]}" python3 util-linux)
-    if [ "$peers" = tokio ]; then
+    has_peer libuv && packages+=(libuv1-dev)
+    has_peer go && packages+=(golang-go)
+    if has_peer tokio; then
         packages+=(librust-tokio-dev libmimalloc2.0 valgrind)
         if ! command -v cargo >/dev/null && [ ! -x "$HOME/.cargo/bin/cargo" ]; then
             packages+=(rustc cargo)
@@ -146,9 +175,9 @@ prepare() {
     fi
     build_numio
     mimalloc=''
-    if [ "$peers" = tokio ]; then
-        say "building the Tokio side"
-        "$ROOT/perf/peers/build.sh" "$peer_dir"
+    [ -z "$peers" ] || build_peers
+    # I/O allocates nothing for an operation, so there Tokio is measured as it comes.
+    if has_peer tokio && [ $is_io -eq 0 ]; then
         find_mimalloc
     fi
 }
@@ -176,6 +205,16 @@ collect() {
     : >"$work/lines"
 }
 
+# The program that measures the floor of a scenario, if there is one.
+floor_of() {
+    local program
+    for program in wake_floor udp_floor; do
+        if [ -n "$("$load_dir/$program" --list --filter "^$1(_p50)?\$")" ]; then
+            echo "$program"
+        fi
+    done
+}
+
 has_spin_variant() {
     [ -z "$idle" ] && [[ " $spin_scenarios " == *" $1 "* ]]
 }
@@ -184,19 +223,22 @@ has_spin_variant() {
 run_one() {
     local who=$1 scenario=$2 round=$3 workers=$4 driver=$5
     local options=("${bench_options[@]}" --workers "$workers" --json "$work/lines")
-    local policy=$idle variant=''
+    local policy=$idle variant='' kinds='_co|_raw|_p50|_p99'
+    [ $is_io -eq 0 ] || kinds='_raw|_p50|_p99'
     case $who in
         numio | numio-spin)
             if [ "$who" = numio-spin ]; then
                 policy=spin variant=$scenario:spin
             fi
-            options+=(--filter "^$scenario(_co|_raw)?\$" --driver "$driver")
+            options+=(--filter "^$scenario($kinds)?\$")
+            [ -n "$("$numio" --list "${options[@]}")" ] || return 0 # a peer's alone
+            options+=(--driver "$driver")
             [ -z "$policy" ] || options+=(--idle "$policy")
             run_logged "$who" "$numio" "${options[@]}" || true
             ;;
         floor)
-            options+=(--filter "^$scenario(_spin)?\$")
-            run_logged floor "$load_dir/wake_floor" "${options[@]}" || true
+            options+=(--filter "^$scenario(_spin|_p50|_p99)?\$")
+            run_logged floor "$load_dir/$(floor_of "$scenario")" "${options[@]}" || true
             ;;
         tokio*)
             options+=(--filter "^$scenario\$")
@@ -223,13 +265,18 @@ contestants() {
                 echo "numio-spin $driver"
             fi
         done
-        if [ "$peers" = tokio ]; then
+        if has_peer tokio; then
             echo "tokio auto"
             [ -z "$mimalloc" ] || echo "tokio-mimalloc auto"
             if [ $has_ct -eq 1 ] && [ "$workers" -eq 1 ]; then
                 echo "tokio-ct auto"
                 [ -z "$mimalloc" ] || echo "tokio-mimalloc-ct auto"
             fi
+        fi
+        if [ "$extra" = epoll ]; then
+            if has_peer libuv; then echo "libuv auto"; fi
+            if has_peer go; then echo "go auto"; fi
+            if has_spin_variant "$scenario"; then echo "epoll-spin auto"; fi
         fi
         [ -z "$extra" ] || echo "$extra auto"
     } | if [ $((round % 2)) -eq 0 ]; then tac; else cat; fi
@@ -238,8 +285,8 @@ contestants() {
 list_scenarios() {
     {
         "$numio" --list --filter "$filter"
-        [ "$peers" = none ] || "$peer_dir/tokio-peer" --list --filter "$filter"
-    } | sed -E 's/_(co|raw)$//' | awk 'NF && !seen[$0]++'
+        if has_peer tokio; then "$peer_dir/tokio-peer" --list --filter "$filter"; fi
+    } | sed -E 's/_(co|raw|p50|p99)$//' | awk 'NF && !seen[$0]++'
 }
 
 run_scenarios() {
@@ -249,7 +296,7 @@ run_scenarios() {
         while read -r scenario <&3; do
             number=$((number + 1))
             extra=''
-            if [ -n "$("$load_dir/wake_floor" --list --filter "^$scenario\$")" ]; then
+            if [ -n "$(floor_of "$scenario")" ]; then
                 extra=floor
             fi
             say "[$number/$total] $scenario, $workers worker(s), $rounds rounds"
@@ -284,11 +331,14 @@ start_server() {
             [ -z "$policy" ] || command+=(--idle "$policy")
             ;;
         epoll) command+=("$load_dir/epoll_echo" --port "$port") ;;
+        epoll-spin) command+=("$load_dir/epoll_echo" --port "$port" --spin) ;;
+        libuv | go) command+=("$peer_dir/$who-echo" --port "$port") ;;
         tokio) command+=("$peer_dir/tokio-peer" echo --port "$port" --workers 1) ;;
         tokio-mimalloc)
             command=(env "LD_PRELOAD=$mimalloc" "${command[@]}" "$peer_dir/tokio-peer" echo
                 --port "$port" --workers 1) ;;
     esac
+    : >"$work/server.out" # there before anybody looks into it
     "${command[@]}" >"$work/server.out" 2>"$work/server.err" &
     server_pid=$!
     for ((try = 0; try < port_tries; try++)); do
@@ -311,16 +361,15 @@ version_of() {
     case $1 in
         numio*) "$numio" --version | awk '{print $2; exit}' ;;
         tokio*) "$peer_dir/tokio-peer" --version | awk '{print $2; exit}' ;;
-        epoll) uname -r ;;
+        libuv | go) "$peer_dir/$1-echo" --version | awk '{print $2; exit}' ;;
+        epoll*) uname -r ;;
     esac
 }
 
 run_echo_one() {
     local who=$1 scenario=$2 round=$3 driver=$4 shown=epoll variant=''
-    case $who in
-        numio) shown=$driver ;;
-        numio-spin) shown=$driver variant=$scenario:spin ;;
-    esac
+    case $who in numio*) shown=$driver ;; esac
+    case $who in *-spin) variant=$scenario:spin ;; esac
     start_server "$who" "$driver" || return 0
     run_logged "$who" taskset -c "$load_cpu" "$load_dir/echo_load" "${bench_options[@]}" \
         --port "$port" --pid "$server_pid" --filter "^$scenario\$" --runtime "${who%-spin}" \
@@ -330,7 +379,8 @@ run_echo_one() {
 }
 
 run_echo() {
-    local scenario round who driver cpus
+    local scenario round who driver cpus number=0 total
+    total=$(wc -l <"$work/echo_scenarios")
     mapfile -t cpus < <(python3 -c 'import os
 for cpu in sorted(os.sched_getaffinity(0)): print(cpu)')
     if [ ${#cpus[@]} -lt 2 ]; then
@@ -339,7 +389,9 @@ for cpu in sorted(os.sched_getaffinity(0)): print(cpu)')
     fi
     server_cpu=${cpus[0]} load_cpu=${cpus[1]}
     while read -r scenario <&3; do
-        say "$scenario, servers on CPU $server_cpu, load on CPU $load_cpu, $rounds rounds"
+        number=$((number + 1))
+        say "[$number/$total] $scenario, servers on CPU $server_cpu, load on CPU $load_cpu," \
+            "$rounds rounds"
         for ((round = 1; round <= rounds; round++)); do
             while read -r who driver <&4; do
                 run_echo_one "$who" "$scenario" "$round" "$driver"
@@ -366,7 +418,7 @@ run_counted() {
     fi
     say "$counted_scenario, once for each program"
     count_one numio --bench "$numio"
-    if [ "$peers" = tokio ]; then
+    if has_peer tokio; then
         count_one tokio --runtime tokio -- "$peer_dir/tokio-peer" instructions
         [ -z "$mimalloc" ] || count_one tokio-mimalloc --runtime tokio-mimalloc \
             --preload "$mimalloc" -- "$peer_dir/tokio-peer" instructions
@@ -377,7 +429,7 @@ run_counted() {
 
 print_machine() {
     local governor=/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor
-    local cpu virt
+    local cpu virt peer
     cpu=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
     virt=$(systemd-detect-virt 2>/dev/null || true)
     echo "Machine:   ${cpu:-$(uname -m)}, $(nproc) CPU(s) allowed of $(nproc --all)"
@@ -389,9 +441,12 @@ print_machine() {
     fi
     echo "Load:      $(cut -d' ' -f1-3 /proc/loadavg) before the first run"
     echo "numio:     $("$numio" --version) ($numio)"
-    if [ "$peers" = tokio ]; then
+    if has_peer tokio; then
         echo "Peers:     $("$peer_dir/tokio-peer" --version), ${mimalloc:-without mimalloc}"
     fi
+    for peer in libuv go; do
+        ! has_peer $peer || echo "           $("$peer_dir/$peer-echo" --version)"
+    done
     echo "Runs:      $rounds rounds of $samples samples, in turns, workers $worker_counts"
     if [ $is_quick -eq 1 ]; then
         echo "           --quick: a smoke test; these are no figures to quote"
@@ -403,6 +458,10 @@ print_machine() {
 fill_defaults() {
     local all
     all=$(nproc)
+    if [ $is_io -eq 1 ]; then
+        : "${filter:=$io_filter}" "${worker_counts:=1}" "${drivers:=sqpoll defer}" "${samples:=1}"
+    fi
+    : "${drivers:=auto}"
     if [ -z "$worker_counts" ]; then
         worker_counts=$all
         [ "$all" -eq 1 ] || worker_counts="$all 1"
@@ -435,9 +494,11 @@ main() {
     [ -z "$json" ] || cat "$results" >>"$json"
     [ -s "$results" ] || die "nothing was measured: $(tail -n 1 "$work/notes")"
     [ $does_check -eq 0 ] || table_options+=(--check)
+    [ $is_io -eq 0 ] || table_options+=(--io)
     local status=0
     python3 "$ROOT/perf/report.py" table --notes "$work/notes" "${table_options[@]}" "$results" ||
         status=$?
+    echo "Load:      $(cut -d' ' -f1-3 /proc/loadavg) after the last run"
     if [ $failures -ne 0 ]; then
         die "$failures run(s) failed; the notes under the table say which"
     fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # run_bench.sh BIN: numio-bench lists its scenarios, all of them documented, runs a few short ones
-# and writes lines as perf/SCENARIOS.md says; scripts/bench.sh makes a table of them, with Tokio
-# where its packages are there.  Nothing is timed: figures are checked for being figures.
+# and writes lines as perf/SCENARIOS.md says; scripts/bench.sh makes tables of them and of I/O, with
+# those peers whose packages are there.  Nothing is timed: figures are checked for being figures.
 set -u
 unset "${!NUMIO_@}"
 bin=$1
@@ -65,6 +65,7 @@ PYTHON
 few='^(spawn_join_10k|chained_spawn|yield_many|file_read_cached_qd1)(_co|_raw)?$'
 few+='|^(notify_pingpong|xthread_pingpong|remote_wake|spawn_blocking|coroutine_switch)$'
 few+='|^idle_task_bytes$'
+[ "$(nproc)" -lt 2 ] || few+='|^udp_echo_(block|spin)_p(50|99)$'
 timeout 120 "$bench" --quick --rounds 2 --filter "$few" --json "$work/lines" \
     >"$work/out" 2>"$work/err" || fail "numio-bench: status $?: $(cat "$work/err")"
 timeout 60 "$bench" --quick --rounds 1 --filter '^skynet$' --workers 1 --driver epoll \
@@ -112,6 +113,53 @@ timeout 150 "$root/scripts/bench.sh" --quick --peers "$peers" --no-install --num
 grep -q '^spawn_join_10k_co .*ns/op' "$work/table" || fail "bench.sh: no row of coroutines"
 [ -z "$echo_row" ] || grep -q '^tcp_echo_1_p99 .*us ' "$work/table" || fail "bench.sh: no echo row"
 [ "$peers" = none ] || grep -q '"runtime": "tokio"' "$work/table.json" || fail "bench.sh: no Tokio"
+
+# --io: rows of TCP, UDP and files in one table, beside the peers that can be built here; those that
+# cannot be are named with the reason.
+if [ "$(nproc)" -ge 2 ]; then
+    io_rows='^(tcp_echo_1|udp_echo_spin|file_read_cached_qd1)(_raw|_p50|_p99)?$'
+    timeout 150 "$root/scripts/bench.sh" --io --quick --peers "libuv go" --no-install \
+        --numio "$bench" --filter "$io_rows" --rounds 1 --json "$work/io.json" \
+        >"$work/io" 2>"$work/err" || fail "bench.sh --io: $(tail -n 20 "$work/err" "$work/io")"
+    for row in 'tcp_echo_1 .*req/s' 'tcp_echo_1_cpu .*us/req' 'tcp_echo_1_spin_p50 .*<=27' \
+        'udp_echo_spin_p50 .* us .* floor ' 'file_read_cached_qd1 .*liburing'; do
+        for driver in sqpoll defer; do
+            grep -Eq "^${row/ / +1 +$driver }" "$work/io" ||
+                fail "bench.sh --io: no '$row', $driver"
+        done
+    done
+    grep -q '_p999 ' "$work/io" && fail "bench.sh --io: shows p999"
+    python3 - "$work/io.json" "$work/io" <<'PYTHON' || fail "see above"
+import json, sys
+
+lines = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
+table = open(sys.argv[2], encoding="utf-8").read()
+measured = {line["runtime"] for line in lines if line["scenario"] == "tcp_echo_1"}
+assert {"numio", "epoll"} <= measured, measured
+for peer in ("libuv", "go"):
+    assert (peer in measured) != (f"Note: {peer} skipped: " in table), (peer, measured)
+spinning = {line["runtime"] for line in lines if line["scenario"] == "tcp_echo_1_spin"}
+assert spinning == {"numio", "epoll"}, spinning
+PYTHON
+fi
+# Without what they are built with, peers are skipped and older programs of theirs go.
+mkdir -p "$work/peers" "$work/tools"
+touch "$work/peers/go-echo" "$work/peers/tokio-peer"
+for tool in bash dirname mkdir rm find sort tail; do
+    ln -s "$(command -v "$tool")" "$work/tools/$tool"
+done
+PATH=$work/tools NUMIO_CRATES=$work "$work/tools/bash" "$root/perf/peers/build.sh" "$work/peers" \
+    >"$work/out" 2>"$work/err" || fail "peers/build.sh does not skip but: $(cat "$work/err")"
+for peer in tokio libuv go; do
+    grep -q "^peers: $peer skipped: .*Debian package" "$work/err" ||
+        fail "peers/build.sh: $peer: no reason"
+done
+[ -z "$(ls "$work/peers")" ] || fail "peers/build.sh leaves old programs: $(ls "$work/peers")"
+"$root/perf/peers/build.sh" "$work/peers" nobody 2>"$work/err" && fail "build.sh nobody is accepted"
+grep -q 'no peer is called nobody' "$work/err" || fail "build.sh nobody: does not say what is wrong"
+"$root/scripts/bench.sh" --no-install --peers nobody >/dev/null 2>"$work/err" &&
+    fail "bench.sh --peers nobody is accepted"
+grep -q 'not nobody' "$work/err" || fail "bench.sh --peers nobody: does not say what is wrong"
 "$root/scripts/bench.sh" --no-install --rounds no >/dev/null 2>"$work/err" &&
     fail "bench.sh --rounds no is accepted"
 grep -q 'no count' "$work/err" || fail "bench.sh --rounds no: does not say what is wrong"
