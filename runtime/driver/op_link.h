@@ -40,6 +40,7 @@ enum nio_op_place {
 /* Words of the image that the driver may use for itself. */
 enum {
     NIO_OP_WORD_LINK = 4,     /* user_data */
+    NIO_OP_WORD_OFFSET = 1,   /* reads and writes: off, as the call said it */
     NIO_OP_WORD_TIME = 2,     /* link timeouts: addr */
     NIO_OP_WORD_DEADLINE = 2, /* timers only, whose image goes nowhere: addr */
     NIO_OP_WORD_CHILD = 5,

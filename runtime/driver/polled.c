@@ -121,7 +121,9 @@ bool nio_polled_takes(struct nio_polled *polled, const struct numio_op *op)
     case IORING_OP_WRITE:
     case IORING_OP_READV:
     case IORING_OP_WRITEV:
-        return flags_of(op) == 0 && is_polled_fd(polled, fd);
+        /* The file's own position is not moved by what ends later. */
+        return flags_of(op) == 0 && op->_sqe[NIO_OP_WORD_OFFSET] != UINT64_MAX &&
+               is_polled_fd(polled, fd);
     case IORING_OP_CLOSE:
         if (fd >= 0 && (unsigned)fd < polled->known_room)
             polled->known[fd] = 0;
@@ -225,12 +227,20 @@ static unsigned take_batch(struct nio_polled *polled, struct finished *batch, un
     return count;
 }
 
-/* It does not belong into this ring, which has done nothing. */
+/* A read that had nothing to fetch from the disk: it may have come to the end of the file, or to a
+ * hole before it.  Linux 6.1 then says 0 of what it has read (io_complete_rw_iopoll() leaves out
+ * what was done before), also where that was the hole and the tail of the file. */
+static bool may_have_read(const struct numio_op *op, int32_t result)
+{
+    unsigned opcode = nio_op_opcode(op);
+    return result == 0 && (opcode == IORING_OP_READ || opcode == IORING_OP_READV);
+}
+
+/* The other ring is to do it: this one has done nothing, or does not say what. */
 static void send_back(struct nio_driver *driver, struct numio_op *op)
 {
     bool is_cancelled = op->_place == NIO_OP_PLACE_POLLED_CANCELLED;
     op->_place = NIO_OP_PLACE_RING;
-    note_unpolled(driver->polled, fd_of(op));
     if (is_cancelled)
         nio_driver_end(driver, op, -ECANCELED);
     else
@@ -248,6 +258,11 @@ unsigned nio_polled_reap(struct nio_driver *driver, unsigned max)
         count = take_batch(polled, batch, max - done < POLLED_BATCH ? max - done : POLLED_BATCH);
         for (unsigned i = 0; i < count; i++) {
             if (NIO_UNLIKELY(batch[i].result == -EOPNOTSUPP)) {
+                note_unpolled(polled, fd_of(batch[i].op));
+                send_back(driver, batch[i].op);
+                continue;
+            }
+            if (NIO_UNLIKELY(may_have_read(batch[i].op, batch[i].result))) {
                 send_back(driver, batch[i].op);
                 continue;
             }

@@ -308,6 +308,48 @@ static bool may_spoil(void)
     return spoil && strcmp(spoil, "1") == 0 && strncmp(line, "QEMU NVMe Ctrl", 14) == 0;
 }
 
+/* Reads without anything to fetch from the disk, in whole or in part: holes, and the tail behind
+ * the last block that was written.  The file has 2 blocks of data, a hole of 2, one of data, a
+ * hole, and ends in the middle of one.   Returns the line of what differs from pread(2), 0:
+ * nothing. */
+static int64_t read_holes(void *arg)
+{
+    static const struct {
+        int off, len; /* in blocks */
+    } reads[] = { { 0, 2 }, { 2, 2 }, { 2, 1 }, { 1, 2 }, { 1, 4 }, { 3, 2 }, { 4, 4 },
+                  { 5, 1 }, { 5, 2 }, { 5, 8 }, { 6, 1 }, { 6, 4 }, { 7, 1 }, { 9, 1 } };
+    static _Alignas(BLOCK) unsigned char by_call[8 * BLOCK], by_ring[8 * BLOCK];
+    int fd = *(const int *)arg;
+    for (unsigned i = 0; i < sizeof reads / sizeof *reads; i++) {
+        off_t off = (off_t)reads[i].off * BLOCK;
+        size_t len = (size_t)reads[i].len * BLOCK;
+        memset(by_call, 1, sizeof by_call);
+        memset(by_ring, 1, sizeof by_ring);
+        ssize_t wanted = pread(fd, by_call, len, off);
+        int64_t got = numio_pread(fd, by_ring, len, off);
+        if (got != wanted || (got > 0 && memcmp(by_call, by_ring, (size_t)got) != 0)) {
+            printf("# blocks %d+%d: pread %zd, the ring %lld\n", reads[i].off, reads[i].len, wanted,
+                   (long long)got);
+            return __LINE__;
+        }
+    }
+    return 0;
+}
+
+static void check_holes(void)
+{
+    static _Alignas(BLOCK) unsigned char data[2 * BLOCK];
+    int fd = must_open("/tmp/polled/holes", O_CREAT | O_DIRECT);
+    memset(data, 7, sizeof data);
+    if (pwrite(fd, data, 2 * BLOCK, 0) != 2 * BLOCK ||
+        pwrite(fd, data, BLOCK, 4 * BLOCK) != BLOCK || ftruncate(fd, 6 * BLOCK + BLOCK / 2) != 0)
+        kernel_fail("/tmp/polled/holes");
+    int64_t line = numio_block_on(run.handle, read_holes, &fd);
+    numa_check(line == 0, "reads of holes and tails give what pread(2) gives", "line %lld",
+               (long long)line);
+    (void)close(fd); /* only read from */
+}
+
 static void check_file(void)
 {
     static const char name[] = "what was written to a file is read";
@@ -327,6 +369,7 @@ static void check_file(void)
     check_polled(fd, false, name,
                  "a file's operations go through the polled ring of its disk's node");
     (void)close(fd);
+    check_holes();
     numa_check(umount("/tmp/polled") == 0, "the disk is free again", "umount: %s", strerror(errno));
 }
 
