@@ -279,9 +279,10 @@ void nio_handle_free(struct numio_handle *handle)
         if (node->foreign.stripe.slab.arena)
             free_stripe(&node->foreign.stripe);
         nio_stack_depot_destroy(node->stacks);
-        nio_io_buffer_free(arena, node->registered.base, node->registered_all_bytes,
-                           NIO_REGISTERED_ALIGNMENT);
         nio_registration_destroy(node->registration);
+        nio_io_buffer_free(arena, node->registered.base,
+                           nio_align_up(handle->config.registered_bytes, NIO_REGISTERED_ALIGNMENT),
+                           NIO_REGISTERED_ALIGNMENT);
         nio_page_pool_fini(&node->registered);
         nio_node_arena_free(arena, node, sizeof *node, NIO_CACHELINE);
         nio_node_arena_destroy(arena);

@@ -128,7 +128,7 @@ static void make_registered(struct nio_worker *worker)
     char *memory = nio_io_buffer_alloc(node->arena, wanted, NIO_REGISTERED_ALIGNMENT);
     if (memory)
         error = nio_page_pool_init(&node->registered, memory, wanted);
-    if (!error && !nio_driver_has_multi(worker->driver))
+    if (!error && !nio_driver_has_ring(worker->driver))
         error = -EINVAL;
     while (!error && !node->registration && bytes >= page_bytes) {
         int rc = nio_registration_create(memory, bytes, &node->registration);
@@ -158,7 +158,6 @@ static void make_registered(struct nio_worker *worker)
         return;
     }
     nio_page_pool_shrink(&node->registered, bytes);
-    node->registered_all_bytes = wanted;
 }
 
 static void register_memory(struct nio_worker *worker)

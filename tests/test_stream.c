@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#include "runtime/driver/op_link.h"
 #include "runtime/sched/worker.h"
 
 enum {
@@ -295,6 +296,41 @@ SMALL_EACH(stream, no_byte_is_lost_with_few_buffers_and_many_deadlines, 2)
 static int64_t take_one_flow(void *arg)
 {
     return take_flow(arg, 1, 0);
+}
+
+static uint64_t requests_made(struct numio_runtime *runtime)
+{
+    struct numio_worker_metrics metrics;
+    cr_assert_eq(numio_worker_metrics(numio_runtime_handle(runtime), 0, &metrics), 0);
+    return metrics.sqes;
+}
+
+/* As if the kernel were of before 6.0, which has rings of buffers, but no receive with many
+ * results. */
+static void without_receives_of_many(struct numio_runtime *runtime)
+{
+    struct numio_op send_zc;
+    int ends[2];
+    numio_op_send_zc(&send_zc, -1, NULL, 0, 0);
+    numio_runtime_handle(runtime)->opcodes &= ~(UINT64_C(1) << nio_op_opcode(&send_zc));
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    struct flow flow = { ends[0], ends[1], BYTES / 8 };
+    uint64_t before = requests_made(runtime);
+    expect_all(runtime, run_flow, &flow);
+    cr_assert_gt(requests_made(runtime) - before, flow.bytes / SMALL_BYTES,
+                 "one for each chunk at least");
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+}
+
+Test(stream, without_receives_of_many_each_is_asked_for_sqpoll, .timeout = 60)
+{
+    on_small(NUMIO_DRIVER_SQPOLL, 1, without_receives_of_many);
+}
+
+Test(stream, without_receives_of_many_each_is_asked_for_defer, .timeout = 60)
+{
+    on_small(NUMIO_DRIVER_DEFER, 1, without_receives_of_many);
 }
 
 static int64_t run_flows(void *arg)
@@ -637,6 +673,9 @@ static int64_t misuse(void *arg)
     int64_t rc = numio_stream_next(stream); /* no listener: what accept says */
     EXPECT(rc == -EINVAL || rc == -EOPNOTSUPP);
     EXPECT(numio_stream_close(&stream) == 0);
+    EXPECT(numio_recv_stream(ends[0], MSG_WAITALL, &stream) == -EINVAL);
+    EXPECT(strstr(numio_strerror_detail(), "MSG_WAITALL"));
+    EXPECT(numio_recvmsg_stream(ends[0], MSG_PEEK, 0, 0, &stream) == -EINVAL);
     EXPECT(numio_recv_stream(-7, 0, &stream) == 0);
     EXPECT(numio_stream_next(stream) == -EINVAL);
     EXPECT(numio_stream_recv(stream, &chunk) == -EBADF);

@@ -109,6 +109,11 @@ void nio_driver_destroy(struct nio_driver *driver)
         nio_uring_destroy(driver);
 }
 
+bool nio_driver_has_ring(const struct nio_driver *driver)
+{
+    return driver->profile != NUMIO_DRIVER_EPOLL;
+}
+
 int nio_driver_ring_fd(const struct nio_driver *driver)
 {
     return is_epoll(driver) ? -1 : nio_uring_fd(driver);

@@ -99,6 +99,8 @@ void nio_driver_add_reason(struct nio_driver *driver, const char *format, ...) N
 void nio_driver_abandon(struct nio_driver *driver);
 /* Owner, with no operation in flight unless it was abandoned.  Takes NULL. */
 void nio_driver_destroy(struct nio_driver *driver);
+/* Whether it is io_uring: what can have many completions, or is registered, needs one. */
+bool nio_driver_has_ring(const struct nio_driver *driver);
 /* The ring to attach other rings of the node to, -1 without one. */
 int nio_driver_ring_fd(const struct nio_driver *driver);
 enum numio_driver nio_driver_profile(const struct nio_driver *driver);
@@ -224,8 +226,6 @@ void nio_multi_prep_recv(struct nio_multi *multi, int fd, int flags);
 /* `header`, of which the lengths are read, must live as long as the request. */
 void nio_multi_prep_recvmsg(struct nio_multi *multi, int fd, struct msghdr *header, int flags);
 void nio_multi_prep_poll(struct nio_multi *multi, int fd, uint32_t events);
-/* Whether the driver's requests can have many completions at all. */
-bool nio_driver_has_multi(const struct nio_driver *driver);
 /* Memory that the kernel has pinned, for the drivers of a node: driver/registered.c.
  * Owns:   `memory` must stay until it and the drivers that use it are destroyed.
  * Errors: the kernel's (-ENOMEM: RLIMIT_MEMLOCK). */
@@ -236,9 +236,10 @@ void nio_registration_destroy(struct nio_registration *registration);
 /* Owner, of a driver with rings: reads, writes and zero-copy sends of what lies there use it. */
 int nio_driver_use_registration(struct nio_driver *driver,
                                 const struct nio_registration *registration);
-/* Owner: the receive buffers of this driver; as nio_buf_group_create().  Destroyed with it. */
+/* Owner: the receive buffers of this driver; as nio_buf_group_create(), with a ring of buffers only
+ * where `may_have_ring`.  Destroyed with the driver. */
 int nio_driver_add_buffers(struct nio_driver *driver, const struct nio_buf_memory *memory,
-                           struct nio_buf_group **ret_group);
+                           bool may_have_ring, struct nio_buf_group **ret_group);
 /* Owner: has sum and NEWS posted every `period_ns`, without drift, until cancelled.  `now_ns`: when
  * the first period begins. */
 void nio_driver_submit_ticks(struct nio_driver *driver, struct nio_multi *multi, uint64_t period_ns,

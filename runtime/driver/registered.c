@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Registered memory: the kernel pins it once, and a request that reads into it or writes from it
- * need not look up and pin its pages.
+/* What is registered with rings: memory, a table of files, receive buffers.
  *
- * All of a node's is one buffer, number 0, of each of its rings.  Where the kernel can (6.12) they
+ * Memory the kernel pins once, and a request that reads into it or writes from it need not look up
+ * and pin its pages.  All of a node's is one buffer, number 0, of each of its rings.  Where the kernel can (6.12) they
  * share one registration, so that the pages are counted once against RLIMIT_MEMLOCK.  It is that of
  * a ring which does nothing else: of a ring with a single issuer only that thread may copy it.
  * Which requests use it is seen from their addresses: the calls are the same.
@@ -138,4 +138,26 @@ void nio_registered_use(struct nio_driver *driver, struct io_uring_sqe *sqe)
     }
     sqe->buf_index = 0;
     nio_tally_add(&driver->by_owner.fixed, 1);
+}
+
+/* ---- files and receive buffers ------------------------------------------------------------ */
+
+int nio_driver_add_files(struct nio_driver *driver, unsigned count)
+{
+    if (!nio_driver_has_ring(driver))
+        return -EINVAL;
+    if (nio_fault_now())
+        return -ENOMEM;
+    return io_uring_register_files_sparse(nio_uring_ring(driver), count);
+}
+
+int nio_driver_add_buffers(struct nio_driver *driver, const struct nio_buf_memory *memory,
+                           bool may_have_ring, struct nio_buf_group **ret_group)
+{
+    bool has_ring = may_have_ring && nio_driver_has_ring(driver);
+    struct io_uring *ring = has_ring ? nio_uring_ring(driver) : NULL;
+    int error = nio_buf_group_create(ring, memory, ret_group);
+    if (!error)
+        driver->buffers = *ret_group;
+    return error;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Requests with many completions: their images, their submission, and periods, which are kept by
- * the timers and never reach a ring; and what is registered with a ring: buffers and files. */
+ * the timers and never reach a ring. */
 #include <errno.h>
 #include <liburing.h>
 #include <string.h>
@@ -19,6 +19,14 @@ static void set_image(struct nio_multi *multi, const struct io_uring_sqe *sqe)
     multi->op._place = NIO_OP_PLACE_RING;
 }
 
+/* Into buffers of the ring's group. */
+static void set_recv_image(struct nio_multi *multi, struct io_uring_sqe *sqe)
+{
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = NIO_BUF_GROUP_ID;
+    set_image(multi, sqe);
+}
+
 void nio_multi_prep_accept(struct nio_multi *multi, int fd, int flags)
 {
     struct io_uring_sqe sqe = { 0 };
@@ -30,18 +38,14 @@ void nio_multi_prep_recv(struct nio_multi *multi, int fd, int flags)
 {
     struct io_uring_sqe sqe = { 0 };
     io_uring_prep_recv_multishot(&sqe, fd, NULL, 0, flags);
-    sqe.flags |= IOSQE_BUFFER_SELECT;
-    sqe.buf_group = NIO_BUF_GROUP_ID;
-    set_image(multi, &sqe);
+    set_recv_image(multi, &sqe);
 }
 
 void nio_multi_prep_recvmsg(struct nio_multi *multi, int fd, struct msghdr *header, int flags)
 {
     struct io_uring_sqe sqe = { 0 };
     io_uring_prep_recvmsg_multishot(&sqe, fd, header, (unsigned)flags);
-    sqe.flags |= IOSQE_BUFFER_SELECT;
-    sqe.buf_group = NIO_BUF_GROUP_ID;
-    set_image(multi, &sqe);
+    set_recv_image(multi, &sqe);
 }
 
 void nio_multi_prep_poll(struct nio_multi *multi, int fd, uint32_t events)
@@ -51,16 +55,11 @@ void nio_multi_prep_poll(struct nio_multi *multi, int fd, uint32_t events)
     set_image(multi, &sqe);
 }
 
-bool nio_driver_has_multi(const struct nio_driver *driver)
-{
-    return driver->profile != NUMIO_DRIVER_EPOLL;
-}
-
 void nio_driver_submit_multi(struct nio_driver *driver, struct nio_multi *multi)
 {
     multi->op._driver = driver;
     multi->op._state = NIO_OP_STREAM;
-    if (nio_driver_has_multi(driver))
+    if (nio_driver_has_ring(driver))
         nio_uring_submit(driver, &multi->op);
     else
         nio_driver_end(driver, &multi->op, -EINVAL);
@@ -95,23 +94,4 @@ void nio_stream_tick(struct nio_driver *driver, struct nio_multi *multi, uint64_
     struct nio_task *waiter = nio_multi_post(multi, (int32_t)ticks, -1, false);
     if (waiter)
         nio_multi_wake(waiter);
-}
-
-int nio_driver_add_files(struct nio_driver *driver, unsigned count)
-{
-    if (!nio_driver_has_multi(driver))
-        return -EINVAL;
-    if (nio_fault_now())
-        return -ENOMEM;
-    return io_uring_register_files_sparse(nio_uring_ring(driver), count);
-}
-
-int nio_driver_add_buffers(struct nio_driver *driver, const struct nio_buf_memory *memory,
-                           struct nio_buf_group **ret_group)
-{
-    struct io_uring *ring = nio_driver_has_multi(driver) ? nio_uring_ring(driver) : NULL;
-    int error = nio_buf_group_create(ring, memory, ret_group);
-    if (!error)
-        driver->buffers = *ret_group;
-    return error;
 }

@@ -86,7 +86,7 @@ bool nio_stream_ended(struct numio_stream *stream, int64_t *ret_result)
     int32_t result = stream->multi.op._result;
     stream->is_armed = false;
     *ret_result = result;
-    if (result == -EINVAL && !stream->is_plain) {
+    if (result == -EINVAL && !stream->is_plain && !is_recv(stream)) {
         stream->is_plain = true; /* asked one by one it tells whether anything is wrong */
         return false;
     }
@@ -188,7 +188,7 @@ static int open_stream(enum nio_multi_kind kind, int fd, int flags,
     stream->multi.kind = kind;
     stream->fd = fd;
     stream->flags = flags;
-    stream->is_plain = kind != NIO_MULTI_TICK && !nio_driver_has_multi(worker->driver);
+    stream->is_plain = kind != NIO_MULTI_TICK && !nio_driver_has_ring(worker->driver);
     nio_count(&worker->counters.streams_opened, 1);
     *ret_stream = stream;
     return 0;
@@ -228,16 +228,22 @@ int numio_interval_stream(uint64_t period_ns, struct numio_stream **ret_stream)
         return rc;
     struct numio_stream *stream = *ret_stream;
     struct nio_worker *worker = nio_worker_current();
-    stream->period_ns = period_ns;
     stream->is_armed = true;
     nio_driver_submit_ticks(worker->driver, &stream->multi, period_ns, nio_now_ns());
     stream->multi.op._flags = worker->index << NIO_OP_WORKER_SHIFT;
     return 0;
 }
 
+static int open_recv(int fd, int flags, struct numio_stream **ret_stream)
+{
+    if (flags & (MSG_WAITALL | MSG_PEEK))
+        return nio_error(-EINVAL, "recv stream: MSG_WAITALL and MSG_PEEK have no meaning for one");
+    return open_stream(NIO_MULTI_RECV, fd, flags, ret_stream);
+}
+
 int numio_recv_stream(int fd, int flags, struct numio_stream **ret_stream)
 {
-    return open_stream(NIO_MULTI_RECV, fd, flags, ret_stream);
+    return open_recv(fd, flags, ret_stream);
 }
 
 int numio_recvmsg_stream(int fd, int flags, size_t name_bytes, size_t control_bytes,
@@ -245,7 +251,7 @@ int numio_recvmsg_stream(int fd, int flags, size_t name_bytes, size_t control_by
 {
     int rc = nio_stream_check_header(name_bytes, control_bytes);
     if (rc == 0)
-        rc = open_stream(NIO_MULTI_RECV, fd, flags, ret_stream);
+        rc = open_recv(fd, flags, ret_stream);
     if (rc < 0)
         return rc;
     struct numio_stream *stream = *ret_stream;

@@ -17,7 +17,6 @@ struct numio_stream {
     bool is_armed;   /* submitted, and its end not yet seen */
     bool is_plain;   /* the kernel has no such request: one for each result */
     bool is_stopped; /* asks no more */
-    uint64_t period_ns;
     /* received data */
     bool has_header;
     struct msghdr header;        /* recvmsg: the lengths */

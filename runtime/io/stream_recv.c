@@ -33,6 +33,15 @@ static void free_memory(struct nio_worker *worker)
     *memory = (struct nio_buf_memory){ 0 };
 }
 
+/* Whether a receive can have many results (Linux 6.0).  No probe tells; the zero-copy send, which
+ * came with the same kernel, is an opcode, and of those they do. */
+static bool has_recv_of_many(const struct nio_worker *worker)
+{
+    struct numio_op send_zc;
+    numio_op_send_zc(&send_zc, -1, NULL, 0, 0);
+    return nio_op_is_known(&send_zc, worker->handle->profile, worker->handle->opcodes);
+}
+
 static int make_group(struct nio_worker *worker, uint32_t count)
 {
     struct nio_buf_memory *memory = &worker->recv_memory;
@@ -44,7 +53,8 @@ static int make_group(struct nio_worker *worker, uint32_t count)
         nio_io_buffer_alloc(worker->node->arena, nio_buf_entries_bytes(memory->count), 0);
     int error = memory->buffers && memory->entries ? 0 : -ENOMEM;
     if (!error)
-        error = nio_driver_add_buffers(worker->driver, memory, &worker->recv_buffers);
+        error = nio_driver_add_buffers(worker->driver, memory, has_recv_of_many(worker),
+                                       &worker->recv_buffers);
     if (error)
         free_memory(worker);
     return error;
@@ -135,6 +145,13 @@ static void describe_message(const struct numio_stream *stream, size_t bytes,
     chunk->len = bytes > before ? bytes - before : 0;
 }
 
+static struct numio_chunk make_chunk(struct nio_buf_group *group, uint32_t index)
+{
+    return (struct numio_chunk){ .data = nio_buf_of(group, index),
+                                 ._group = group,
+                                 ._index = index };
+}
+
 /* What has come.  False: nothing. */
 static bool take(struct numio_stream *stream, struct numio_chunk *ret_chunk)
 {
@@ -142,9 +159,7 @@ static bool take(struct numio_stream *stream, struct numio_chunk *ret_chunk)
     int32_t result;
     if (!nio_multi_take(&stream->multi, &index, &result))
         return false;
-    *ret_chunk = (struct numio_chunk){ .data = nio_buf_of(stream->group, index),
-                                       ._group = stream->group,
-                                       ._index = index };
+    *ret_chunk = make_chunk(stream->group, index);
     if (result <= 0) { /* the last one, which tells the end; the buffer comes empty with it */
         numio_chunk_release(ret_chunk);
         return false;
@@ -168,7 +183,7 @@ int nio_stream_arm_recv(struct numio_stream *stream)
     stream->given = nio_buf_given(stream->group);
     multi->items = stream->group->items;
     multi->item_count = stream->group->count;
-    if (!stream->group->ring) { /* the kernel has rings, but none of buffers */
+    if (!stream->group->ring) { /* the kernel cannot pick a buffer, or only once */
         stream->is_plain = true;
         return 0;
     }
@@ -236,9 +251,7 @@ static int64_t recv_plainly(struct nio_co *co, struct numio_stream *stream,
                 return rc;
             continue;
         }
-        *ret_chunk = (struct numio_chunk){ .data = nio_buf_of(group, index),
-                                           ._group = group,
-                                           ._index = index };
+        *ret_chunk = make_chunk(group, index);
         rc = recv_now(stream, ret_chunk->data, group->buffer_bytes);
         if (rc > 0) {
             ret_chunk->len = (size_t)rc;

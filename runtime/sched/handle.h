@@ -94,7 +94,6 @@ struct nio_node {
     struct nio_node_arena *arena;
     struct nio_page_pool registered;       /* I/O buffers that the rings know; made by the leader */
     struct nio_registration *registration; /* NULL: nothing is registered */
-    size_t registered_all_bytes;           /* of its memory, of which less may be registered */
     struct nio_stack_depot *stacks;
     int leader_ring_fd; /* written before the other workers start */
     int sq_tid;         /* thread id of the SQ thread, -1 without one */

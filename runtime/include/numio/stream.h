@@ -47,7 +47,8 @@ struct numio_stream;
  * RLIMIT_NOFILE (as it was allowed when the program started). */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_accept_stream(int fd, int flags,
                                                      struct numio_stream **ret_stream);
-/* Data of a socket, for numio_stream_recv(). */
+/* Data of a socket, for numio_stream_recv().
+ * Errors: -EINVAL MSG_WAITALL or MSG_PEEK, here and below. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_recv_stream(int fd, int flags,
                                                    struct numio_stream **ret_stream);
 /* Datagrams with their senders and control data, for numio_stream_recv(), with room for a name of
