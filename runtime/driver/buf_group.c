@@ -11,13 +11,50 @@
 #include "runtime/base/mem.h"
 #include "runtime/task/wake.h"
 
-enum { WOKEN_MAX = 64 };
+/* These under the lock. */
 
-/* Fills what is asked for: every buffer is free. */
-static void fill(struct nio_buf_group *group)
+static void put_in_ring(struct nio_buf_group *group, uint32_t index)
 {
-    for (uint32_t i = 0; i < group->count; i++)
-        nio_buf_give_back(group, i);
+    struct io_uring_buf *entry = &group->ring->bufs[group->tail & (group->count - 1)];
+    entry->addr = (uintptr_t)nio_buf_of(group, index);
+    entry->len = (uint32_t)group->buffer_bytes;
+    entry->bid = (uint16_t)index;
+    group->tail++;
+    group->given++;
+    /* [BG1] release: the entry is complete.  Pairs with the kernel's acquire of the tail. */
+    atomic_store_explicit((_Atomic uint16_t *)&group->ring->tail, group->tail,
+                          memory_order_release);
+}
+
+static uint32_t starved(const struct nio_buf_group *group)
+{
+    /* relaxed: buf_group.h tells why it may be stale */
+    return atomic_load_explicit(&group->starved, memory_order_relaxed);
+}
+
+static void put(struct nio_buf_group *group, uint32_t index)
+{
+    if (group->ring && group->free_count >= starved(group))
+        put_in_ring(group, index);
+    else
+        group->free[group->free_count++] = (uint16_t)index;
+}
+
+static void leave(struct nio_buf_waiter *waiter)
+{
+    waiter->prev->next = waiter->next;
+    waiter->next->prev = waiter->prev;
+}
+
+/* One of the starved has come, or will not: none is kept for it any more. */
+static void end_starving(struct nio_buf_group *group)
+{
+    if (!group->ring)
+        return;
+    /* relaxed: as above */
+    (void)atomic_fetch_sub_explicit(&group->starved, 1, memory_order_relaxed);
+    while (group->free_count > starved(group))
+        put_in_ring(group, group->free[--group->free_count]);
 }
 
 static int register_ring(struct nio_buf_group *group, struct io_uring *ring, void *entries)
@@ -57,7 +94,8 @@ int nio_buf_group_create(struct io_uring *ring, const struct nio_buf_memory *mem
         nio_buf_group_destroy(group);
         return error;
     }
-    fill(group);
+    for (uint32_t i = 0; i < group->count; i++)
+        put(group, i); /* nobody else has it yet */
     *ret_group = group;
     return 0;
 }
@@ -78,42 +116,21 @@ size_t nio_buf_entries_bytes(uint32_t count)
 
 void nio_buf_give_back(struct nio_buf_group *group, uint32_t index)
 {
-    struct nio_task *woken[WOKEN_MAX];
-    unsigned count = 0;
+    struct nio_task *woken = NULL;
     NIO_ASSERT(index < group->count);
     nio_lock_acquire(&group->lock);
-    if (group->ring) {
-        struct io_uring_buf *entry = &group->ring->bufs[group->tail & (group->count - 1)];
-        entry->addr = (uintptr_t)nio_buf_of(group, index);
-        entry->len = (uint32_t)group->buffer_bytes;
-        entry->bid = (uint16_t)index;
-        group->tail++;
-        /* [BG1] release: the entry is complete.  Pairs with the kernel's acquire of the tail. */
-        atomic_store_explicit((_Atomic uint16_t *)&group->ring->tail, group->tail,
-                              memory_order_release);
-    } else {
-        group->free[group->free_count++] = (uint16_t)index;
-    }
-    group->given++;
     struct nio_buf_waiter *waiter = group->waiters.next;
-    for (; waiter != &group->waiters && count < WOKEN_MAX; waiter = waiter->next) {
-        if (waiter->task)
-            woken[count++] = waiter->task;
+    if (waiter == &group->waiters) {
+        put(group, index);
+    } else {
+        leave(waiter);
+        waiter->index = index;
+        woken = waiter->task;
         waiter->task = NULL;
     }
     nio_lock_release(&group->lock);
-    for (unsigned i = 0; i < count; i++)
-        nio_multi_wake(woken[i]);
-}
-
-bool nio_buf_take(struct nio_buf_group *group, uint32_t *ret_index)
-{
-    nio_lock_acquire(&group->lock);
-    bool is_taken = group->free_count > 0;
-    if (is_taken)
-        *ret_index = group->free[--group->free_count];
-    nio_lock_release(&group->lock);
-    return is_taken;
+    if (woken)
+        nio_multi_wake(woken);
 }
 
 uint64_t nio_buf_given(struct nio_buf_group *group)
@@ -124,32 +141,51 @@ uint64_t nio_buf_given(struct nio_buf_group *group)
     return given;
 }
 
-bool nio_buf_wait(struct nio_buf_group *group, uint64_t given, struct nio_buf_waiter *waiter,
-                  struct nio_task *task)
+void nio_buf_note_starved(struct nio_buf_group *group)
 {
+    /* relaxed: buf_group.h */
+    (void)atomic_fetch_add_explicit(&group->starved, 1, memory_order_relaxed);
+}
+
+void nio_buf_give_up(struct nio_buf_group *group)
+{
+    nio_lock_acquire(&group->lock);
+    end_starving(group);
+    nio_lock_release(&group->lock);
+}
+
+enum nio_buf_claim nio_buf_claim(struct nio_buf_group *group, uint64_t given,
+                                 struct nio_buf_waiter *waiter, struct nio_task *task)
+{
+    enum nio_buf_claim claim = NIO_BUF_AGAIN;
     nio_state_ref(task);
     nio_lock_acquire(&group->lock);
-    bool is_left = group->given == given;
-    if (is_left) {
+    if (group->free_count > 0) {
+        waiter->index = group->free[--group->free_count];
+        claim = NIO_BUF_HAVE;
+    } else if (group->given == given) {
         waiter->task = task;
         waiter->next = &group->waiters;
         waiter->prev = group->waiters.prev;
         waiter->prev->next = waiter;
         group->waiters.prev = waiter;
+        claim = NIO_BUF_WAIT;
     }
+    end_starving(group);
     nio_lock_release(&group->lock);
-    if (!is_left)
+    if (claim != NIO_BUF_WAIT)
         nio_task_unref(task);
-    return is_left;
+    return claim;
 }
 
-void nio_buf_unwait(struct nio_buf_group *group, struct nio_buf_waiter *waiter)
+bool nio_buf_unwait(struct nio_buf_group *group, struct nio_buf_waiter *waiter)
 {
     nio_lock_acquire(&group->lock);
     struct nio_task *task = waiter->task;
-    waiter->prev->next = waiter->next;
-    waiter->next->prev = waiter->prev;
+    if (task)
+        leave(waiter);
     nio_lock_release(&group->lock);
     if (task)
         nio_task_unref(task);
+    return !task;
 }

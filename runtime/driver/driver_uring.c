@@ -468,6 +468,8 @@ static void take_stream(struct nio_uring *uring, const struct io_uring_cqe *cqe,
     nio_driver_count_result(is_owner ? &uring->base.by_owner : &uring->base.by_siblings, &multi->op,
                             cqe->res, is_owner);
     taken->credits += is_last;
+    if (NIO_UNLIKELY(cqe->res == -ENOBUFS) && is_last && multi->kind == NIO_MULTI_RECV)
+        nio_buf_note_starved(uring->base.buffers);
     if (is_last && !nio_op_take_name(&multi->op, cqe->user_data))
         NIO_ASSERT(!"a stream has ended twice, or was never submitted");
     /* With the last one it may be gone from here on. */
@@ -531,7 +533,7 @@ static void add_under_lock(_Atomic uint64_t *counter, uint64_t value, bool is_ow
         atomic_store_explicit(counter, value_now, memory_order_seq_cst);
 }
 
-/* Copies at most `max` (<= BATCH) completed operations out, and wakes of as many streams. */
+/* Copies at most `max` (<= BATCH) out: completed operations and wakes of streams. */
 static void take_batch(struct nio_uring *uring, bool is_owner, unsigned max, struct taken *taken)
 {
     taken->count = taken->woken_count = taken->seen = taken->credits = taken->cancels = 0;
@@ -546,7 +548,7 @@ static void take_batch(struct nio_uring *uring, bool is_owner, unsigned max, str
          * between and has ordered it already; tools that do not know that are told here. */
         (void)atomic_load_explicit(uring->sq_tail, memory_order_acquire);
     unsigned first = head;
-    while (head != tail && taken->count < max && taken->woken_count < max) {
+    while (head != tail && taken->count + taken->woken_count < max) {
         const struct io_uring_cqe *cqe = &uring->cqes[head & uring->cq_mask];
         if (!take_cqe(uring, cqe, is_owner, taken))
             break;
@@ -614,7 +616,7 @@ unsigned nio_uring_reap(struct nio_driver *driver, unsigned max)
         if (taken.seen)
             nio_tally_add(&driver->by_owner.cqes, taken.seen);
         complete(driver, &taken, true);
-        count = taken.count > taken.woken_count ? taken.count : taken.woken_count;
+        count = taken.count + taken.woken_count;
         done += count;
     } while (count == want && done < max);
     feed(uring);

@@ -270,6 +270,7 @@ int numio_stream_stop(struct numio_stream *stream)
     if (rc < 0)
         return rc;
     stream->is_stopped = true;
+    bool was_armed = stream->is_armed;
     if (stream->is_armed && !nio_multi_look(&stream->multi)) {
         nio_co_go_to(co, nio_op_worker(&stream->multi.op)); /* who alone may cancel there */
         nio_driver_cancel(nio_worker_current()->driver, &stream->multi.op);
@@ -285,6 +286,8 @@ int numio_stream_stop(struct numio_stream *stream)
         nio_multi_unwait(&stream->multi, &co->task);
     }
     stream->is_armed = false;
+    if (was_armed && is_recv(stream))
+        nio_stream_end_recv(stream);
     return 0;
 }
 

@@ -37,6 +37,8 @@ void nio_stream_arm(struct numio_stream *stream);
 /* stream_recv.c */
 int nio_stream_check_header(size_t name_bytes, size_t control_bytes);
 int nio_stream_arm_recv(struct numio_stream *stream);
+/* The request has ended, and no other will follow. */
+void nio_stream_end_recv(struct numio_stream *stream);
 /* Gives back what was not taken. */
 void nio_stream_drop_recv(struct numio_stream *stream);
 /* The worker's thread, once its driver is gone. */

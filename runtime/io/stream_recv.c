@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Streams of received data, and the buffers of a worker that they fill.
  *
- * A request that ends with -ENOBUFS found the worker's buffers all in use.  It is armed again when
- * one has been given back since it was armed; until then the task waits in the group.
+ * A request that ends with -ENOBUFS found the worker's buffers all in use.  If none has been given
+ * back since it was armed, the task waits in the group to be handed one, and receives into that by
+ * a request of its own; else it is armed again.
  */
 #include <errno.h>
 #include <poll.h>
@@ -118,6 +119,12 @@ void numio_chunk_release(struct numio_chunk *chunk)
     memset(chunk, 0, sizeof *chunk);
 }
 
+void nio_stream_end_recv(struct numio_stream *stream)
+{
+    if (stream->multi.op._result == -ENOBUFS)
+        nio_buf_give_up(stream->group);
+}
+
 void nio_stream_drop_recv(struct numio_stream *stream)
 {
     uint32_t index;
@@ -147,9 +154,8 @@ static void describe_message(const struct numio_stream *stream, size_t bytes,
 
 static struct numio_chunk make_chunk(struct nio_buf_group *group, uint32_t index)
 {
-    return (struct numio_chunk){ .data = nio_buf_of(group, index),
-                                 ._group = group,
-                                 ._index = index };
+    return (
+        struct numio_chunk){ .data = nio_buf_of(group, index), ._group = group, ._index = index };
 }
 
 /* What has come.  False: nothing. */
@@ -195,18 +201,22 @@ int nio_stream_arm_recv(struct numio_stream *stream)
     return 0;
 }
 
-/* Suspends until a buffer has been given back since `given`. */
-static int wait_for_buffer(struct nio_co *co, struct nio_buf_group *group, uint64_t given)
+/* Gets a buffer, which is then the caller's, and suspends until there is one: 1.  0: one has gone
+ * to the ring since `given`, ask the kernel again. */
+static int get_buffer(struct nio_co *co, struct nio_buf_group *group, uint64_t given,
+                      uint32_t *ret_index)
 {
     struct nio_buf_waiter waiter;
-    int stop = nio_co_stop(co);
-    if (stop)
-        return stop;
-    if (!nio_buf_wait(group, given, &waiter, &co->task))
+    enum nio_buf_claim claim = nio_buf_claim(group, given, &waiter, &co->task);
+    if (claim == NIO_BUF_AGAIN)
         return 0;
-    nio_co_suspend(co);
-    nio_buf_unwait(group, &waiter);
-    return nio_co_stop(co);
+    if (claim == NIO_BUF_WAIT) {
+        nio_co_suspend(co);
+        if (!nio_buf_unwait(group, &waiter))
+            return nio_co_stop(co);
+    }
+    *ret_index = waiter.index;
+    return 1;
 }
 
 /* Receives into a buffer that was taken, without waiting. */
@@ -233,36 +243,54 @@ static int64_t recv_now(const struct numio_stream *stream, void *buffer, size_t 
     return n + (int64_t)before;
 }
 
+/* One chunk, without waiting, into a buffer that is the caller's. */
+static int64_t recv_into(struct numio_stream *stream, uint32_t index, struct numio_chunk *ret_chunk)
+{
+    *ret_chunk = make_chunk(stream->group, index);
+    int64_t n = recv_now(stream, ret_chunk->data, stream->group->buffer_bytes);
+    if (n <= 0) {
+        numio_chunk_release(ret_chunk);
+        return n;
+    }
+    ret_chunk->len = (size_t)n;
+    if (stream->has_header)
+        describe_message(stream, (size_t)n, ret_chunk);
+    return (int64_t)ret_chunk->len;
+}
+
 /* One chunk by requests of its own: a buffer is taken once there is something to receive. */
 static int64_t recv_plainly(struct nio_co *co, struct numio_stream *stream,
                             struct numio_chunk *ret_chunk)
 {
     for (;;) { /* another reader of the socket may be faster, again and again */
+        uint32_t index;
         int64_t rc = numio_poll_fd(stream->fd, POLLIN | POLLRDHUP);
         if (rc < 0)
             return rc;
         if ((rc = own_group(&stream->group)) < 0)
             return rc;
-        struct nio_buf_group *group = stream->group;
-        uint64_t given = nio_buf_given(group);
-        uint32_t index;
-        if (!nio_buf_take(group, &index)) {
-            if ((rc = wait_for_buffer(co, group, given)) < 0)
-                return rc;
-            continue;
-        }
-        *ret_chunk = make_chunk(group, index);
-        rc = recv_now(stream, ret_chunk->data, group->buffer_bytes);
-        if (rc > 0) {
-            ret_chunk->len = (size_t)rc;
-            if (stream->has_header)
-                describe_message(stream, (size_t)rc, ret_chunk);
-            return (int64_t)ret_chunk->len;
-        }
-        numio_chunk_release(ret_chunk);
+        if ((rc = get_buffer(co, stream->group, 0, &index)) < 0)
+            return rc;
+        rc = recv_into(stream, index, ret_chunk);
         if (rc != -EAGAIN)
             return rc;
     }
+}
+
+/* The request has ended for want of a buffer.  -EAGAIN: it is to be armed again. */
+static int64_t recv_refused(struct nio_co *co, struct numio_stream *stream,
+                            struct numio_chunk *ret_chunk)
+{
+    uint32_t index;
+    int rc = stream->is_stopped ? -ECANCELED : nio_co_stop(co);
+    if (rc) {
+        nio_buf_give_up(stream->group);
+        return rc;
+    }
+    if ((rc = get_buffer(co, stream->group, stream->given, &index)) < 0)
+        return rc;
+    int64_t n = rc > 0 ? recv_into(stream, index, ret_chunk) : -EAGAIN;
+    return n == -EINTR ? -EAGAIN : n;
 }
 
 int64_t numio_stream_recv(struct numio_stream *stream, struct numio_chunk *ret_chunk)
@@ -283,14 +311,14 @@ int64_t numio_stream_recv(struct numio_stream *stream, struct numio_chunk *ret_c
             return (int64_t)ret_chunk->len;
         if (has_ended && (nio_stream_ended(stream, &result) || result == 0))
             return result;
+        if (has_ended && result == -ENOBUFS &&
+            (result = recv_refused(co, stream, ret_chunk)) != -EAGAIN)
+            return result;
         if (!stream->is_armed && stream->is_stopped)
             return -ECANCELED;
         if (!stream->is_armed && stream->is_plain)
             return recv_plainly(co, stream, ret_chunk);
         if (NIO_UNLIKELY((rc = nio_co_stop(co)) < 0))
-            return rc;
-        if (has_ended && result == -ENOBUFS &&
-            (rc = wait_for_buffer(co, stream->group, stream->given)) < 0)
             return rc;
         if (!stream->is_armed && (rc = nio_stream_arm_recv(stream)) < 0)
             return rc;
