@@ -2,6 +2,7 @@
 /* Batches: operations side by side, chains, limits of time, drains, and zero-copy sends; the same
  * on a ring and without one. */
 #include "tests/runtime_fixture.h"
+#include "tests/steps.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -10,13 +11,6 @@
 enum { PARTS = 8, MANY = 3000, CHAIN = 24, WRITERS = 24, ROUNDS = 20, ZC_BYTES = 200000 };
 static const uint64_t ms = 1000000;
 static const uint64_t never_ns = 3600000000000ull;
-
-/* The number of the first line that went wrong, 0: none. */
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return __LINE__;                                                                       \
-    } while (0)
 
 static int64_t run(struct numio_runtime *runtime, int64_t (*fn)(void *arg), void *arg)
 {

@@ -8,14 +8,9 @@
 #include <sys/socket.h>
 
 #include "tests/seeded.h"
+#include "tests/steps.h"
 
 enum { STREAM_BYTES = 200000, BUFFER_BYTES = 64, PIECE_MAX = 200, SOON_NS = 2000000 };
-
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return __LINE__;                                                                       \
-    } while (0)
 
 static int64_t last_line;
 

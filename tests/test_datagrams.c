@@ -1,18 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* UDP, alone, joined and to groups; Unix sockets of every type, with descriptors passed along. */
 #include "tests/runtime_fixture.h"
+#include "tests/steps.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/socket.h>
 
 enum { SEGMENT = 1200, SEGMENTS = 150 };
-
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return __LINE__;                                                                       \
-    } while (0)
 
 static int64_t last_line;
 

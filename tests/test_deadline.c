@@ -2,6 +2,7 @@
 /* Deadline scopes: what is awaited ends with -ETIMEDOUT when the time has passed, and loses
  * nothing; scopes nest; pop works wherever the coroutine runs by then. */
 #include "tests/runtime_fixture.h"
+#include "tests/steps.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -14,13 +15,6 @@
 enum { SOON_NS = 3000000, MANY = 2000, MOVES = 200 };
 static const uint64_t late_ns = 3600000000000ull;
 static const uint64_t patience_ns = 10000000000ull;
-
-/* The number of the first line that went wrong, 0: none. */
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return __LINE__;                                                                       \
-    } while (0)
 
 static int64_t last_line; /* what went wrong, for the message */
 

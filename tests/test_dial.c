@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Names, addresses as text, and connecting to the first of several addresses that answers. */
 #include "tests/runtime_fixture.h"
+#include "tests/steps.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -8,12 +9,6 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/socket.h>
-
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return __LINE__;                                                                       \
-    } while (0)
 
 static int64_t last_line;
 

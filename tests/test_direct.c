@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Direct descriptors: everything works on them as on ordinary ones, on whatever worker the
  * coroutine is; none is lost and none is left; without a table there are ordinary ones. */
+#include "tests/listener.h"
 #include "tests/runtime_fixture.h"
+#include "tests/steps.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -13,13 +15,6 @@
 
 enum { ROUNDS = 60, TABLE = 16, TASKS = 24 };
 static const uint64_t ms = 1000000;
-
-/* The number of the first line that went wrong, 0: none. */
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return __LINE__;                                                                       \
-    } while (0)
 
 static void expect_all(struct numio_runtime *runtime, int64_t (*fn)(void *arg), void *arg)
 {
@@ -105,19 +100,6 @@ FIXTURE_EACH(direct, files_are_opened_into_the_table_and_used_from_there, .timeo
 }
 
 /* ---- sockets ------------------------------------------------------------------------------ */
-
-struct listener {
-    int fd;
-    struct sockaddr_in address;
-};
-
-static void open_listener(struct listener *listener)
-{
-    socklen_t bytes = sizeof listener->address;
-    listener->fd = numio_tcp_listen("127.0.0.1:0", 64);
-    cr_assert_geq(listener->fd, 0);
-    cr_assert_eq(getsockname(listener->fd, (struct sockaddr *)&listener->address, &bytes), 0);
-}
 
 static int64_t echo(void *arg)
 {

@@ -2,6 +2,7 @@
 /* Promises of numio/fs.h: each call does what the system call of its name does, on every profile,
  * on the ring or on the pool; listings are whole; copies are exact. */
 #include "tests/runtime_fixture.h"
+#include "tests/steps.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,12 +17,6 @@ struct place {
     char path[32];
     int dir;
 };
-
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return __LINE__;                                                                       \
-    } while (0)
 
 static int64_t last_line;
 

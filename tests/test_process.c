@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Child processes: their streams, their ends, their signals; nothing of them is left behind. */
 #include "tests/runtime_fixture.h"
+#include "tests/steps.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 
 enum { MANY = 20 };
-
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return __LINE__;                                                                       \
-    } while (0)
 
 static int64_t last_line;
 

@@ -12,16 +12,10 @@
 #include "alloc/page_pool.h"
 #include "runtime/sched/worker.h"
 #include "tests/seeded.h"
+#include "tests/steps.h"
 
 enum { PAGES = 300, PIECES = 40, STEPS = 4000, NOBODY = 65534, BYTES = 64 << 10 };
 static const size_t registered_bytes = 4 << 20;
-
-/* The number of the first line that went wrong, 0: none. */
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return __LINE__;                                                                       \
-    } while (0)
 
 static void expect_all(struct numio_runtime *runtime, int64_t (*fn)(void *arg), void *arg)
 {

@@ -12,6 +12,7 @@
 
 #include "runtime/driver/uring.h"
 #include "tests/seeded.h"
+#include "tests/steps.h"
 
 enum { BYTES = 6000, PAIRS = 4, LINES = 200, LATE_NS = 60000 };
 
@@ -76,12 +77,6 @@ static void run(enum numio_driver profile, int64_t (*body)(void *arg), void *arg
         run(NUMIO_DRIVER_DEFER, name, NULL);                                                       \
     }                                                                                              \
     static int64_t name(void *arg)
-
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return __LINE__;                                                                       \
-    } while (0)
 
 static void fill(char *bytes, size_t count, unsigned seed)
 {

@@ -2,9 +2,10 @@
 /* Streams: nothing is lost or doubled, whatever ends the request in between: the kernel, a lack of
  * buffers, a deadline, an abort, a stop; the same with and without requests that have many
  * results. */
+#include "tests/listener.h"
 #include "tests/runtime_fixture.h"
+#include "tests/steps.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -24,13 +25,6 @@ enum {
     READER_BYTES = 20000
 };
 static const uint64_t ms = 1000000;
-
-/* The number of the first line that went wrong, 0: none. */
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return __LINE__;                                                                       \
-    } while (0)
 
 static void expect_all(struct numio_runtime *runtime, int64_t (*fn)(void *arg), void *arg)
 {
@@ -75,34 +69,11 @@ static char byte_at(uint64_t place)
 
 /* ---- accept ------------------------------------------------------------------------------- */
 
-struct listener {
-    int fd;
-    struct sockaddr_in address;
-};
-
-static void open_listener(struct listener *listener)
-{
-    socklen_t bytes = sizeof listener->address;
-    listener->fd = numio_tcp_listen("127.0.0.1:0", 1024);
-    cr_assert_geq(listener->fd, 0);
-    cr_assert_eq(getsockname(listener->fd, (struct sockaddr *)&listener->address, &bytes), 0);
-}
-
 /* A connection that nobody has accepted, -1 if there is none. */
 static int accept_rest(const struct listener *listener)
 {
     struct pollfd set = { .fd = listener->fd, .events = POLLIN };
     return poll(&set, 1, 0) == 1 ? accept(listener->fd, NULL, NULL) : -1;
-}
-
-static int connect_to(const struct listener *listener)
-{
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 &&
-        connect(fd, (const struct sockaddr *)&listener->address, sizeof listener->address) == 0)
-        return fd;
-    (void)close(fd);
-    return -1;
 }
 
 static int64_t connect_all(void *arg)
