@@ -278,7 +278,7 @@ static uint64_t requests_made(struct numio_runtime *runtime)
 
 /* As if the kernel were of before 6.0, which has rings of buffers, but no receive with many
  * results. */
-static void without_receives_of_many(struct numio_runtime *runtime)
+SMALL_EACH(stream, without_receives_of_many_each_is_asked_for, 1)
 {
     struct numio_op send_zc;
     int ends[2];
@@ -292,16 +292,6 @@ static void without_receives_of_many(struct numio_runtime *runtime)
                  "one for each chunk at least");
     (void)close(ends[0]);
     (void)close(ends[1]);
-}
-
-Test(stream, without_receives_of_many_each_is_asked_for_sqpoll, .timeout = 60)
-{
-    on_small(NUMIO_DRIVER_SQPOLL, 1, without_receives_of_many);
-}
-
-Test(stream, without_receives_of_many_each_is_asked_for_defer, .timeout = 60)
-{
-    on_small(NUMIO_DRIVER_DEFER, 1, without_receives_of_many);
 }
 
 static int64_t run_flows(void *arg)

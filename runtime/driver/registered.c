@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* What is registered with rings: memory, a table of files, receive buffers.
  *
- * Memory the kernel pins once, and a request that reads into it or writes from it need not look up
- * and pin its pages.  All of a node's is one buffer, number 0, of each of its rings.  Where the kernel can (6.12) they
- * share one registration, so that the pages are counted once against RLIMIT_MEMLOCK.  It is that of
- * a ring which does nothing else: of a ring with a single issuer only that thread may copy it.
- * Which requests use it is seen from their addresses: the calls are the same.
+ * Memory is pinned once by the kernel, and a request that reads into it or writes from it need not
+ * look up and pin its pages.  All of a node's is one buffer, number 0, of each of its rings.  Where
+ * the kernel can (6.12) they share one registration, so that the pages are counted once against
+ * RLIMIT_MEMLOCK.  It is that of a ring which does nothing else: of a ring with a single issuer
+ * only that thread may copy it.  Which requests use it is seen from their addresses: the calls are
+ * the same.
  */
 #include <errno.h>
 #include <liburing.h>
