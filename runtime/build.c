@@ -271,6 +271,8 @@ void nio_handle_free(struct numio_handle *handle)
         struct nio_worker *worker = handle->workers[i];
         free_stripe(&worker->stripe);
         nio_stack_pool_fini(&worker->stack_pool);
+        /* relaxed: its thread has ended */
+        nio_free(atomic_load_explicit(&worker->recv_reason, memory_order_relaxed));
         nio_node_arena_free(worker->node->arena, worker, sizeof *worker, NIO_CACHELINE);
     }
     for (unsigned i = 0; i < handle->node_count; i++) {

@@ -61,6 +61,16 @@ static inline struct numio_runtime *fixture_start(unsigned workers)
     return fixture_create(&config);
 }
 
+/* Whether the status names something with these words. */
+static inline bool fixture_has_reason(struct numio_handle *handle, const char *words)
+{
+    const char *reason;
+    for (unsigned i = 0; (reason = numio_status_reason(handle, i)); i++)
+        if (strstr(reason, words))
+            return true;
+    return false;
+}
+
 static inline bool fixture_has_uring(void)
 {
     struct nio_driver_probe probe;

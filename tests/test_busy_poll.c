@@ -222,15 +222,6 @@ Test(busy_poll, the_ring_has_what_was_asked_for_defer, .timeout = 20)
     check_ring(NUMIO_DRIVER_DEFER);
 }
 
-static bool has_reason(struct numio_handle *handle, const char *word)
-{
-    const char *reason;
-    for (unsigned i = 0; (reason = numio_status_reason(handle, i)); i++)
-        if (strstr(reason, word))
-            return true;
-    return false;
-}
-
 static struct numio_status status_of(struct numio_handle *handle)
 {
     struct numio_status status = { 0 };
@@ -254,7 +245,8 @@ static void polls_or_says_why(enum numio_driver driver)
     struct numio_handle *handle = numio_runtime_handle(runtime);
     bool does_poll = status_of(handle).napi_busy_poll_us == NAPI_US;
     cr_assert(does_poll || status_of(handle).napi_busy_poll_us == 0);
-    cr_assert_neq(does_poll, has_reason(handle, "busy-poll") || has_reason(handle, "napi"));
+    cr_assert_neq(does_poll,
+                  fixture_has_reason(handle, "busy-poll") || fixture_has_reason(handle, "napi"));
     cr_assert(driver != NUMIO_DRIVER_EPOLL || !does_poll);
     cr_assert_eq(numio_block_on(handle, use_the_ring, NULL), 0);
     numio_runtime_destroy(runtime);
@@ -297,7 +289,8 @@ static int works_on_an_older_kernel(void)
     FIXTURE_CHILD_CHECK(numio_runtime_create(&config, &runtime) == 0);
     struct numio_handle *handle = numio_runtime_handle(runtime);
     FIXTURE_CHILD_CHECK(status_of(handle).napi_busy_poll_us == 0);
-    FIXTURE_CHILD_CHECK(has_reason(handle, "do not busy-poll: the kernel does not know it"));
+    FIXTURE_CHILD_CHECK(
+        fixture_has_reason(handle, "do not busy-poll: the kernel does not know it"));
     FIXTURE_CHILD_CHECK(numio_block_on(handle, use_the_ring, NULL) == 0);
     numio_runtime_destroy(runtime);
     return 0;
@@ -357,7 +350,7 @@ Test(busy_poll, cpu_dma_latency_is_held_while_the_runtime_lives, .timeout = 20)
     runtime = fixture_create(&config);
     struct numio_handle *handle = numio_handle_ref(numio_runtime_handle(runtime));
     cr_assert_eq(status_of(handle).cpu_dma_latency_us, 0);
-    cr_assert_not(has_reason(handle, "cpu_dma_latency"));
+    cr_assert_not(fixture_has_reason(handle, "cpu_dma_latency"));
     cr_assert(holds_latency());
     cr_assert_eq(latency_limit(), 0);
     numio_runtime_destroy(runtime);
@@ -377,7 +370,7 @@ static int is_told_that_latency_is_refused(void)
     FIXTURE_CHILD_CHECK(numio_runtime_create(&config, &runtime) == 0);
     struct numio_handle *handle = numio_runtime_handle(runtime);
     FIXTURE_CHILD_CHECK(status_of(handle).cpu_dma_latency_us == -1);
-    FIXTURE_CHILD_CHECK(has_reason(handle, latency_device));
+    FIXTURE_CHILD_CHECK(fixture_has_reason(handle, latency_device));
     numio_runtime_destroy(runtime);
     return 0;
 }

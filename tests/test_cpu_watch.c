@@ -74,15 +74,6 @@ static bool is_bound_to(int tid, const cpu_set_t *cpus)
     return sched_getaffinity(tid, sizeof mask, &mask) == 0 && CPU_EQUAL(&mask, cpus);
 }
 
-static bool has_reason(struct numio_runtime *runtime, const char *part)
-{
-    const char *reason;
-    for (unsigned i = 0; (reason = numio_status_reason(numio_runtime_handle(runtime), i)); i++)
-        if (strstr(reason, part))
-            return true;
-    return false;
-}
-
 /* Waits until worker `index` is where it is wanted, by the status and by the kernel. */
 struct wish {
     struct numio_runtime *runtime;
@@ -235,12 +226,13 @@ static void lose_and_regain(enum numio_driver driver)
     load_start(runtime);
     load_goes_on();
     for (unsigned i = 0; i < 3; i++) {
-        cr_assert_not(has_reason(runtime, "was taken from the process"));
+        cr_assert_not(
+            fixture_has_reason(numio_runtime_handle(runtime), "was taken from the process"));
         bind_all_threads(&one);
         expect_worker(runtime, 1, "moved", true, first);
         expect_worker(runtime, 0, "home", false, first);
-        cr_assert(has_reason(runtime, "worker 1: CPU"));
-        cr_assert(has_reason(runtime, "it is retired"));
+        cr_assert(fixture_has_reason(numio_runtime_handle(runtime), "worker 1: CPU"));
+        cr_assert(fixture_has_reason(numio_runtime_handle(runtime), "it is retired"));
         load_goes_on();
         bind_all_threads(&all_cpus);
         expect_worker(runtime, 1, "home", false, second);
@@ -315,7 +307,8 @@ Test(cpu_watch, one_thread_that_somebody_has_bound_elsewhere_is_left_there)
     int tid = worker_status(runtime, 1).tid;
     cr_assert_eq(sched_setaffinity(tid, sizeof one, &one), 0);
     expect_worker(runtime, 1, "outside", true, first);
-    cr_assert(has_reason(runtime, "somebody has bound its thread to other CPUs"));
+    cr_assert(fixture_has_reason(numio_runtime_handle(runtime),
+                                 "somebody has bound its thread to other CPUs"));
     bind_threads(&one, tid);
     expect_worker(runtime, 1, "moved", true, first);
     bind_threads(&all_cpus, tid); /* that it was bound there before does not count any more */
@@ -402,7 +395,7 @@ Test(cpu_watch, workers_that_sleep_follow_without_anything_else_to_do)
 
 static bool says_new_cpus(void *arg)
 {
-    return has_reason(arg, "given CPUs that it did not have");
+    return fixture_has_reason(numio_runtime_handle(arg), "given CPUs that it did not have");
 }
 
 Test(cpu_watch, cpus_that_the_process_did_not_have_are_named_as_unused)
@@ -491,7 +484,8 @@ Test(cpu_watch, an_sq_thread_without_its_cpu_shares_another_and_comes_home)
     bind_all_threads(&one);
     cr_assert(fixture_until(is_sq_thread_moved, runtime));
     cr_assert(is_bound_to(status.sq_tid, &one));
-    cr_assert(has_reason(runtime, "of its SQ thread was taken from the process"));
+    cr_assert(fixture_has_reason(numio_runtime_handle(runtime),
+                                 "of its SQ thread was taken from the process"));
     load_goes_on();
     bind_all_threads(&all_cpus);
     cr_assert(fixture_until(is_sq_thread_at_home, runtime));

@@ -404,15 +404,6 @@ static bool confine(void)
            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
-static bool has_reason(struct numio_handle *handle, const char *word)
-{
-    const char *reason;
-    for (unsigned i = 0; (reason = numio_status_reason(handle, i)); i++)
-        if (strstr(reason, word))
-            return true;
-    return false;
-}
-
 static int run_confined(enum numio_driver driver)
 {
     struct numio_config config;
@@ -434,10 +425,10 @@ static int run_confined(enum numio_driver driver)
     struct numio_handle *handle = numio_runtime_handle(runtime);
     FIXTURE_CHILD_CHECK(numio_status(handle, &status) == 0);
     FIXTURE_CHILD_CHECK(strcmp(status.driver, "epoll") == 0, "%s", status.driver);
-    FIXTURE_CHILD_CHECK(has_reason(handle, "io_uring"));
+    FIXTURE_CHILD_CHECK(fixture_has_reason(handle, "io_uring"));
     FIXTURE_CHILD_CHECK(numio_node_status(handle, 0, &node) == 0);
     FIXTURE_CHILD_CHECK(node.os_node == -1);
-    FIXTURE_CHILD_CHECK(has_reason(handle, "mbind"));
+    FIXTURE_CHILD_CHECK(fixture_has_reason(handle, "mbind"));
     int64_t result = numio_block_on(handle, do_a_bit_of_everything, &work);
     FIXTURE_CHILD_CHECK(result == 0 && work.wrong == 0, "%ld, line %ld", (long)result,
                         (long)work.wrong);

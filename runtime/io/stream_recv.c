@@ -15,6 +15,7 @@
 
 #include "alloc/io_buffer.h"
 #include "runtime/base/error.h"
+#include "runtime/base/mem.h"
 #include "runtime/io/stream.h"
 
 /* What stands at the head of a buffer that recvmsg has filled: struct io_uring_recvmsg_out. */
@@ -61,6 +62,21 @@ static int make_group(struct nio_worker *worker, uint32_t count)
     return error;
 }
 
+/* Has numio_status_reason() say so. */
+static void note_fewer(struct nio_worker *worker, uint32_t count, const struct rlimit *locked)
+{
+    const struct numio_config *config = &worker->handle->config;
+    char text[200];
+    (void)snprintf(
+        text, sizeof text,
+        "worker %u has %u receive buffers of %zu bytes instead of %u: the kernel refused "
+        "the memory; RLIMIT_MEMLOCK is %llu bytes (ulimit -l)",
+        worker->index, count, config->recv_buffer_bytes, config->recv_buffers,
+        (unsigned long long)locked->rlim_cur); /* fits, or is cut */
+    /* [SR1] release: the sentence is complete.  Pairs with the reader's acquire. */
+    atomic_store_explicit(&worker->recv_reason, nio_strdup(text), memory_order_release);
+}
+
 /* The calling worker's buffers, made when they are first needed; fewer where memory is short. */
 static int own_group(struct nio_buf_group **ret_group)
 {
@@ -80,11 +96,7 @@ static int own_group(struct nio_buf_group **ret_group)
                          count, worker->handle->config.recv_buffer_bytes,
                          (unsigned long long)locked.rlim_cur);
     if (count < wanted)
-        (void)fprintf(stderr,
-                      "numio: worker %u has %u receive buffers of %zu bytes instead of %u: the "
-                      "kernel refused the memory; RLIMIT_MEMLOCK is %llu bytes (ulimit -l)\n",
-                      worker->index, count, worker->handle->config.recv_buffer_bytes, wanted,
-                      (unsigned long long)locked.rlim_cur); /* a hint only */
+        note_fewer(worker, count, &locked);
     *ret_group = worker->recv_buffers;
     return 0;
 }

@@ -212,8 +212,21 @@ int numio_status(struct numio_handle *handle, struct numio_status *ret_status)
     return 0;
 }
 
-/* What has become true since the start: stacks may have run out of guard pages. */
-static const char *late_reason(const struct numio_handle *handle)
+/* What has become true since the start: workers may have made fewer receive buffers. */
+static const char *recv_reason(const struct numio_handle *handle, unsigned *index)
+{
+    for (unsigned i = 0; i < handle->worker_count; i++) {
+        /* [SR1] acquire: sees the sentence. */
+        const char *reason =
+            atomic_load_explicit(&handle->workers[i]->recv_reason, memory_order_acquire);
+        if (reason && (*index)-- == 0)
+            return reason;
+    }
+    return NULL;
+}
+
+/* Likewise: stacks may have run out of guard pages. */
+static const char *stack_reason(const struct numio_handle *handle)
 {
     for (unsigned i = 0; i < handle->node_count; i++) {
         const char *reason = nio_stack_depot_reason(handle->nodes[i]->stacks);
@@ -234,8 +247,10 @@ const char *numio_status_reason(struct numio_handle *handle, unsigned index)
     if (index < handle->reason_count)
         return handle->reasons[index];
     index -= handle->reason_count;
-    const char *late = late_reason(handle);
+    const char *late = stack_reason(handle);
     if (late && index-- == 0)
+        return late;
+    if ((late = recv_reason(handle, &index)))
         return late;
     return nio_seats_reason(&handle->seats, handle->plan, index);
 }

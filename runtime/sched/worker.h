@@ -115,6 +115,7 @@ struct nio_worker {
     struct nio_slab_outbox outbox;
     struct nio_buf_group *recv_buffers; /* NULL until a stream receives here: io/stream_recv.c */
     struct nio_buf_memory recv_memory;
+    _Atomic(char *) recv_reason; /* NULL, or why there are fewer than asked for */
     uint8_t direct_state;         /* enum nio_direct_state: of the ring's table of files */
     _Atomic uint32_t direct_free; /* its free entries; any worker, RMW */
     uint64_t idle_since_ns;       /* 0 while busy */

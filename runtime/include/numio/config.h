@@ -89,7 +89,8 @@ struct numio_config {
     unsigned cpu_check_ms; /* how often a thread of the runtime looks whether CPUs were taken from
                               the process or given back, at most 60000; 0: never; 1000 */
     unsigned recv_buffers; /* of each worker that has streams which receive, a power of two, 16 to
-                              32768; 0: 512 */
+                              32768; fewer, with a reason in the status, where the kernel refuses
+                              the memory; 0: 512 */
     size_t
         registered_bytes; /* I/O memory of each node that is pinned and registered with its rings,
                              for numio_io_buffer_alloc(); rounded up to 2 MiB, at most 1 GiB; less,
@@ -98,7 +99,7 @@ struct numio_config {
         direct_descriptors;   /* most entries of each worker's table of them, at most 262144, made
                                  when it is first used; 0: 8192, or RLIMIT_NOFILE if that is less
                                */
-    size_t recv_buffer_bytes; /* of each, 128 to 16 MiB; 0: 4 KiB */
+    size_t recv_buffer_bytes; /* of each receive buffer, 128 to 16 MiB; 0: 4 KiB */
 };
 
 /* Sets the defaults; `size` is sizeof(struct numio_config).  A program that was built for a newer
