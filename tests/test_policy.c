@@ -15,6 +15,35 @@ Test(policy, the_gate_between_nodes_opens_with_time)
     cr_assert_eq(nio_policy_far_depth(UINT64_MAX), 1);
 }
 
+/* The average after many pauses of the same length. */
+static uint64_t settled(uint64_t from_ns, uint64_t pause_ns, bool has_slept, uint64_t spin_ns)
+{
+    uint64_t average_ns = from_ns;
+    for (int i = 0; i < 100; i++)
+        average_ns = nio_policy_idle_average(average_ns, pause_ns, has_slept, spin_ns);
+    return average_ns;
+}
+
+Test(policy, who_sleeps_begins_to_spin_when_work_comes_within_the_limit)
+{
+    const uint64_t spin_ns = 50000, arrival_ns = 40000;
+    /* Work comes after 40 us; who sleeps runs again after 60. */
+    cr_assert_leq(settled(spin_ns * 8, arrival_ns + NIO_WAKE_NS, true, spin_ns), spin_ns);
+    cr_assert_leq(settled(0, arrival_ns, false, spin_ns), spin_ns);
+    /* Work comes later than that: nobody goes on spinning. */
+    cr_assert_gt(settled(0, 2 * spin_ns, false, spin_ns), spin_ns);
+    cr_assert_gt(settled(0, 2 * spin_ns + NIO_WAKE_NS, true, spin_ns), spin_ns);
+    cr_assert_eq(settled(0, NIO_WAKE_NS / 2, true, spin_ns), 0);
+}
+
+Test(policy, one_long_pause_does_not_outweigh_many_short_ones)
+{
+    const uint64_t spin_ns = 50000;
+    cr_assert_leq(nio_policy_idle_average(0, UINT64_MAX, false, spin_ns), spin_ns);
+    cr_assert_leq(nio_policy_idle_average(1000, UINT64_MAX / 2, true, spin_ns), spin_ns + 1000);
+    cr_assert_leq(settled(8 * spin_ns, UINT64_MAX, false, spin_ns), 8 * spin_ns);
+}
+
 Test(policy, half_is_taken_near_and_a_few_or_a_quarter_far)
 {
     for (uint32_t depth = 0; depth < 1000; depth++) {

@@ -23,7 +23,10 @@ enum {
     NIO_FAR_DEPTH = 8,         /* a queue this deep may lose tasks to another node, */
     NIO_FAR_IDLE_NS = 10000,   /* if the thief has been idle so long; */
     NIO_FAR_LONG_NS = 1000000, /* after this long it takes whatever waits */
-    NIO_FAR_SHARE = 8          /* tasks taken from another node at once */
+    NIO_FAR_SHARE = 8,         /* tasks taken from another node at once */
+    NIO_WAKE_NS = 20000,       /* from the wake of a sleeping thread until it runs: half a round
+                                  trip by futexes, of which wake_floor measures 37 to 60 us */
+    NIO_IDLE_WEIGHT = 8        /* of so many parts of the average a pause is one */
 };
 
 /* The least depth of a queue from which a thief of another node takes tasks; UINT32_MAX: from none
@@ -58,6 +61,19 @@ static inline enum nio_policy_wake nio_policy_wake(unsigned searching, unsigned 
     if (searching > 0)
         return NIO_WAKE_NOBODY;
     return sleeping > 0 ? NIO_WAKE_HOME : NIO_WAKE_FAR;
+}
+
+/* The average time that work took to come, after a pause.  Of a sleep the wake is taken off: else a
+ * worker that once slept would go on sleeping, for the very wakes that spinning spares.  One long
+ * pause must not outweigh many short ones: it counts as eight times the limit for spinning. */
+static inline uint64_t nio_policy_idle_average(uint64_t average_ns, uint64_t pause_ns,
+                                               bool has_slept, uint64_t spin_ns)
+{
+    if (has_slept)
+        pause_ns = pause_ns > NIO_WAKE_NS ? pause_ns - NIO_WAKE_NS : 0;
+    if (pause_ns > 8 * spin_ns)
+        pause_ns = 8 * spin_ns;
+    return average_ns - average_ns / NIO_IDLE_WEIGHT + pause_ns / NIO_IDLE_WEIGHT;
 }
 
 /* Whether work of a queue so deep may leave its node. */

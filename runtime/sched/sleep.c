@@ -75,7 +75,7 @@ static void sleep_until_woken(struct nio_worker *worker)
         if (is_watcher)
             /* relaxed: as above */
             atomic_store_explicit(&node->watcher, 0, memory_order_relaxed);
-        has_parked = true;
+        has_parked = worker->has_slept = true;
     }
     /* Pushers left their work to a searcher that has not parked since: it goes on being one.
      * Whoever took a sleeper counts on the same. */

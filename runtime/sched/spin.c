@@ -3,8 +3,9 @@
  * lately.
  *
  * Spinning pays if work comes sooner than a sleep and wake would take.  The balanced policy keeps a
- * weighted average of how long the worker was idle and spins only while that is below spin_ns, and
- * for spin_ns at most: the ski-rental argument (Karlin et al., "Competitive snoopy caching", 1988).
+ * weighted average of how long work took to come (policy.h) and spins only while that is below
+ * spin_ns, and for spin_ns at most: the ski-rental argument (Karlin et al., "Competitive snoopy
+ * caching", 1988).
  * The policy spin never stops, park never starts.  A worker never spins while its SQ thread needs
  * the core, nor when a CPU carries two of the plan's threads.
  *
@@ -13,6 +14,7 @@
  * searchers (idle.h), and the clock is read.
  */
 #include "runtime/base/clock.h"
+#include "runtime/sched/policy.h"
 #include "runtime/sched/source.h"
 #include "runtime/sched/worker.h"
 
@@ -20,7 +22,6 @@ enum {
     SPIN_HOME_LOOKS = 16,     /* before the first search */
     SPIN_SEARCH_INTERVAL = 4, /* one look of so many is a search */
     SPIN_CLOCK_INTERVAL = 64,
-    IDLE_AVERAGE_WEIGHT = 8
 };
 
 /* Work was found: ends the search, and wakes the next searcher if this was the last one. */
@@ -33,11 +34,10 @@ static void end_search(struct nio_worker *worker)
 
 static void end_pause(struct nio_worker *worker)
 {
-    int64_t idle_ns = (int64_t)(nio_now_ns() - worker->idle_since_ns);
-    int64_t cap_ns = 8 * (int64_t)worker->handle->config.spin_ns;
-    if (idle_ns > cap_ns)
-        idle_ns = cap_ns; /* one long pause must not outweigh many short ones */
-    worker->idle_average_ns += (idle_ns - worker->idle_average_ns) / IDLE_AVERAGE_WEIGHT;
+    worker->idle_average_ns =
+        nio_policy_idle_average(worker->idle_average_ns, nio_now_ns() - worker->idle_since_ns,
+                                worker->has_slept, worker->handle->config.spin_ns);
+    worker->has_slept = false;
     worker->idle_since_ns = 0;
     worker->driver_countdown = worker->driver_interval; /* it has just been looked at */
     worker->flush_credit = NIO_FLUSH_CREDIT;
@@ -65,7 +65,7 @@ bool nio_wants_spin(const struct nio_worker *worker)
 {
     const struct numio_config *config = &worker->handle->config;
     return nio_may_spin(worker) &&
-           (config->idle == NUMIO_IDLE_SPIN || worker->idle_average_ns <= (int64_t)config->spin_ns);
+           (config->idle == NUMIO_IDLE_SPIN || worker->idle_average_ns <= config->spin_ns);
 }
 
 /* A look at what only this worker or its node can be sent; loads, where there is nothing. */
@@ -103,7 +103,7 @@ struct nio_task *nio_spin(struct nio_worker *worker)
         return NULL;
     bool is_endless = worker->handle->config.idle == NUMIO_IDLE_SPIN;
     uint64_t limit_ns = worker->handle->config.spin_ns;
-    if (!is_endless && worker->idle_average_ns > (int64_t)limit_ns)
+    if (!is_endless && worker->idle_average_ns > limit_ns)
         return NULL;             /* it has not paid lately */
     for (uint32_t i = 1;; i++) { /* bounded by limit_ns, or by the end of the runtime */
         bool is_wide = i > SPIN_HOME_LOOKS && i % SPIN_SEARCH_INTERVAL == 0;

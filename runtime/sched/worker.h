@@ -115,11 +115,12 @@ struct nio_worker {
     struct nio_slab_outbox outbox;
     struct nio_buf_group *recv_buffers; /* NULL until a stream receives here: io/stream_recv.c */
     struct nio_buf_memory recv_memory;
-    _Atomic(char *) recv_reason; /* NULL, or why there are fewer than asked for */
+    _Atomic(char *) recv_reason;  /* NULL, or why there are fewer than asked for */
     uint8_t direct_state;         /* enum nio_direct_state: of the ring's table of files */
     _Atomic uint32_t direct_free; /* its free entries; any worker, RMW */
     uint64_t idle_since_ns;       /* 0 while busy */
-    int64_t idle_average_ns;      /* how long it was idle lately, weighted */
+    uint64_t idle_average_ns;     /* how long it took work to come lately, weighted */
+    bool has_slept;               /* in the present pause */
     struct nio_watch lifo_watch, queue_watch; /* for siblings that keep work to themselves */
     struct nio_thrift thrift;                 /* whether it pays to take others' work */
     struct nio_stripe stripe;
