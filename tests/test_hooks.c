@@ -7,7 +7,7 @@
 
 #include "runtime/base/compiler.h"
 
-enum { EVENTS_MAX = 4096 };
+enum { EVENTS_MAX = 4096, YIELDERS = 3, YIELDS = 300 };
 
 enum event_kind { SPAWNED = 1, BEFORE, AFTER, ENDED, STARTED, STOPPED, PARKED, UNPARKED };
 
@@ -220,6 +220,39 @@ Test(hooks, a_blocking_function_counts_as_one_poll, .timeout = 10)
     cr_assert_eq(numio_join_wait(&join, -1), 0);
     numio_runtime_destroy(runtime);
     expect_story(&meta, 1);
+}
+
+static int64_t yield_often(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 0; i < YIELDS; i++) {
+        int rc = numio_yield_now();
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* Two workers that spin take the few tasks from each other at every yield. */
+Test(hooks, a_poll_has_ended_before_the_next_begins_elsewhere, .timeout = 30)
+{
+    for (unsigned round = 0; round < 20; round++) {
+        struct numio_runtime *runtime = start_hooked(2);
+        struct numio_task_meta metas[YIELDERS];
+        struct numio_join *joins[YIELDERS];
+        for (unsigned i = 0; i < YIELDERS; i++) {
+            cr_assert_eq(
+                numio_spawn_co(numio_runtime_handle(runtime), yield_often, NULL, NULL, &joins[i]),
+                0);
+            metas[i] = numio_join_meta(joins[i]);
+        }
+        for (unsigned i = 0; i < YIELDERS; i++)
+            cr_assert_eq(numio_join_wait(&joins[i], -1), 0);
+        numio_runtime_destroy(runtime);
+        for (unsigned i = 0; i < YIELDERS; i++)
+            expect_story(&metas[i], YIELDS + 1);
+        log_of_all.count = 0;
+    }
 }
 
 Test(hooks, an_aborted_task_ends_once_too, .timeout = 10)

@@ -36,6 +36,23 @@ static NIO_COLD void call_hook(struct nio_worker *worker,
         hook(&meta, worker->handle->config.hooks.arg);
 }
 
+/* The poll is over, and the task may be about to be another worker's: told now, after_poll comes
+ * before that one's before_poll. */
+static NIO_COLD void call_after_poll(struct nio_worker *worker)
+{
+    const struct numio_task_meta *meta = worker->polled;
+    const struct numio_hooks *hooks = &worker->handle->config.hooks;
+    worker->polled = NULL;
+    if (hooks->after_poll)
+        hooks->after_poll(meta, hooks->arg);
+}
+
+static NIO_ALWAYS_INLINE void end_poll(struct nio_worker *worker)
+{
+    if (NIO_UNLIKELY(worker->polled != NULL))
+        call_after_poll(worker);
+}
+
 /* The task has ended with with.result set and nothing of it in flight. */
 static NIO_ALWAYS_INLINE void complete(struct nio_worker *worker, struct nio_task *task)
 {
@@ -54,6 +71,7 @@ static NIO_ALWAYS_INLINE void complete(struct nio_worker *worker, struct nio_tas
  * go on behind the others. */
 static NIO_ALWAYS_INLINE void pause_task(struct nio_worker *worker, struct nio_task *task)
 {
+    end_poll(worker);
     if (task->flags & NIO_TASK_YIELDED)
         task->flags ^= NIO_TASK_YIELDED; /* it stays this worker's, and goes on to the queue */
     else if (NIO_LIKELY(!nio_state_idle(task)))
@@ -84,6 +102,7 @@ static bool drain_future_ops(struct nio_worker *worker, struct nio_task *task)
     }
     if (!task->ops)
         return true;
+    end_poll(worker);
     if (elsewhere) {
         nio_schedule_mailbox(elsewhere, task);
     } else if (nio_state_idle(task)) {
@@ -142,6 +161,7 @@ static NIO_ALWAYS_INLINE void run_future(struct nio_worker *worker, struct nio_t
     struct nio_worker *next =
         NIO_UNLIKELY(task->flags & NIO_TASK_VISITS) ? visit_rings(worker, task) : NULL;
     if (next) {
+        end_poll(worker);
         nio_schedule_mailbox(next, task);
     } else {
         pause_task(worker, task);
@@ -202,12 +222,14 @@ static bool hold_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_
         !(task->flags & (NIO_TASK_SHIELDED | NIO_TASK_OP_CANCELLED))) {
         if (co->op->_driver != worker->driver) {
             struct nio_worker *elsewhere = worker->handle->workers[nio_op_worker(co->op)];
+            end_poll(worker);
             nio_schedule_mailbox(elsewhere, task);
             return true;
         }
         task->flags |= NIO_TASK_OP_CANCELLED;
         nio_op_send_cancel(worker, co->op);
     }
+    end_poll(worker);
     if (nio_state_idle(task))
         nio_schedule_local(worker, task, NIO_PLACE_TAIL);
     return true;
@@ -259,6 +281,7 @@ static NIO_ALWAYS_INLINE void run_coroutine(struct nio_worker *worker, struct ni
         complete(worker, task);
     } else if (NIO_UNLIKELY(task->flags & NIO_TASK_VISITS)) {
         task->flags &= (uint8_t)~NIO_TASK_VISITS;
+        end_poll(worker);
         nio_schedule_mailbox(worker->handle->workers[co->visit], task);
     } else {
         pause_task(worker, task);
@@ -268,14 +291,15 @@ static NIO_ALWAYS_INLINE void run_coroutine(struct nio_worker *worker, struct ni
 static NIO_ALWAYS_INLINE void poll_task(struct nio_worker *worker, struct nio_task *task)
 {
     uint64_t before = nio_state_start(task);
-    bool has_hooks = worker->handle->has_hooks;
     uint8_t kind = task->kind;
-    struct numio_task_meta meta = { 0 };
+    struct numio_task_meta meta;
+    const struct numio_task_meta *outer = worker->polled; /* of the joiner, if this is inside it */
     nio_count(&worker->counters.polls, 1);
     /* relaxed: read by this thread, and by reports that check it again */
     atomic_store_explicit(&worker->current, task, memory_order_relaxed);
-    if (NIO_UNLIKELY(has_hooks)) {
+    if (NIO_UNLIKELY(worker->handle->has_hooks)) {
         meta = nio_task_meta(task);
+        worker->polled = &meta;
         if (worker->handle->config.hooks.before_poll)
             worker->handle->config.hooks.before_poll(&meta, worker->handle->config.hooks.arg);
     }
@@ -285,8 +309,8 @@ static NIO_ALWAYS_INLINE void poll_task(struct nio_worker *worker, struct nio_ta
         run_coroutine(worker, NIO_CONTAINER_OF(task, struct nio_co, task), before);
     /* relaxed: as above */
     atomic_store_explicit(&worker->current, NULL, memory_order_relaxed);
-    if (NIO_UNLIKELY(has_hooks) && worker->handle->config.hooks.after_poll)
-        worker->handle->config.hooks.after_poll(&meta, worker->handle->config.hooks.arg);
+    end_poll(worker);
+    worker->polled = outer;
     if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
         nio_assert_failed("a task of the parent process returned in a forked child", __FILE__,
                           __LINE__, __func__);

@@ -113,6 +113,8 @@ struct nio_worker {
     uint32_t inline_depth;      /* joined tasks that run inside of their joiner now */
     struct nio_rng rng;
     struct nio_slab_outbox outbox;
+    /* With hooks: what after_poll is still to be called with.  NULL else. */
+    const struct numio_task_meta *polled;
     struct nio_buf_group *recv_buffers; /* NULL until a stream receives here: io/stream_recv.c */
     struct nio_buf_memory recv_memory;
     _Atomic(char *) recv_reason;  /* NULL, or why there are fewer than asked for */

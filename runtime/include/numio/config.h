@@ -34,7 +34,8 @@ enum numio_idle_policy {
 
 /* Hooks run on the thread that does what they are named for, must not suspend, and may not spawn.
  * A joined task may run inside of its joiner's poll; its hooks then come between those of the
- * joiner.  on_task_terminate comes before the last after_poll.
+ * joiner.  on_task_terminate comes before the last after_poll; every other after_poll before the
+ * next before_poll of the same task, on whatever thread that is.
  * `arg` is numio_config.hooks.arg. */
 struct numio_hooks {
     void (*on_task_spawn)(const struct numio_task_meta *task, void *arg);
