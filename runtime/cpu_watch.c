@@ -159,7 +159,6 @@ static void *watch_thread(void *arg)
     struct nio_cpu_watch *watch = arg;
     char name[16];
     int64_t period_ns = (int64_t)watch->handle->config.cpu_check_ms * 1000000;
-    nio_block_signals();
     (void)snprintf(name, sizeof name, "%.8s-cpus", watch->handle->name);
     (void)pthread_setname_np(pthread_self(), name); /* a name is a help only */
     /* relaxed: nothing is read that the stopper wrote */
@@ -237,7 +236,7 @@ int nio_cpu_watch_start(struct numio_handle *handle)
     watch->allowed = allowed;
     watch->known = allowed;
     expect_plan(watch);
-    int rc = nio_fault_now() ? ENOMEM : pthread_create(&watch->thread, NULL, watch_thread, watch);
+    int rc = nio_fault_now() ? ENOMEM : nio_thread_start(&watch->thread, NULL, watch_thread, watch);
     if (rc != 0) {
         watch_free(watch);
         return nio_error(-rc, "runtime: the thread that watches its CPUs could not be started; "

@@ -158,7 +158,7 @@ int numio_runtime_shutdown_background(struct numio_runtime *runtime)
     if (rc == 0) {
         (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED); /* valid value */
         close_runtime(runtime);
-        rc = pthread_create(&thread, &attr, background_thread, runtime);
+        rc = nio_thread_start(&thread, &attr, background_thread, runtime);
         (void)pthread_attr_destroy(&attr); /* cannot fail */
     }
     if (rc != 0)

@@ -71,7 +71,7 @@ static void pin(struct nio_worker *worker)
     (void)sched_setaffinity(0, sizeof set, &set);
 }
 
-void nio_block_signals(void)
+static void block_signals(void)
 {
     sigset_t set;
     (void)sigfillset(&set); /* cannot fail */
@@ -79,7 +79,18 @@ void nio_block_signals(void)
                                        SIGTRAP, SIGABRT, SIGSYS, SIGPROF };
     for (size_t i = 0; i < NIO_ARRAY_LEN(synchronous); i++)
         (void)sigdelset(&set, synchronous[i]);      /* valid numbers */
-    (void)pthread_sigmask(SIG_SETMASK, &set, NULL); /* signals are for the program's threads */
+    (void)pthread_sigmask(SIG_SETMASK, &set, NULL); /* cannot fail, like those below */
+}
+
+int nio_thread_start(pthread_t *ret_thread, const pthread_attr_t *attr, void *(*fn)(void *arg),
+                     void *arg)
+{
+    sigset_t before;
+    (void)pthread_sigmask(SIG_SETMASK, NULL, &before);
+    block_signals();
+    int rc = pthread_create(ret_thread, attr, fn, arg);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
 }
 
 struct offload {
@@ -214,7 +225,6 @@ static int set_up(struct nio_worker *worker)
     (void)snprintf(name, sizeof name, "%.8s-w%u", worker->handle->name, worker->index);
     (void)pthread_setname_np(pthread_self(), name); /* a name is a help only */
     (void)prctl(PR_SET_TIMERSLACK, 1UL, 0, 0, 0);   /* without it timeouts are 50 us late */
-    nio_block_signals();
     pin(worker);
     worker->tid = (int)syscall(SYS_gettid);
     int rc = nio_coro_check();
@@ -311,7 +321,7 @@ static int start_thread(struct start *start, struct nio_worker *worker)
         return nio_error(-ENOMEM, "runtime: no memory to start a worker");
     *ticket = (struct ticket){ start, worker };
     int rc =
-        nio_fault_now() ? ENOMEM : pthread_create(&worker->thread, NULL, worker_thread, ticket);
+        nio_fault_now() ? ENOMEM : nio_thread_start(&worker->thread, NULL, worker_thread, ticket);
     if (rc == 0)
         return 0;
     nio_free(ticket);
