@@ -32,6 +32,7 @@
 #include "runtime/base/error.h"
 #include "runtime/base/futex.h"
 #include "runtime/base/mem.h"
+#include "runtime/base/thread.h"
 #include "runtime/lifecycle.h"
 
 /* What is known of one thread. */

@@ -32,10 +32,6 @@ void nio_cpu_latency_release(struct numio_handle *handle);
 
 /* start.c: starts all workers; on failure none is left. */
 int nio_start_workers(struct numio_handle *handle);
-/* As pthread_create(), for a thread of the runtime: signals are for the program's own, so it has
- * all blocked, from its first moment, but those that a thread sends itself, and profilers'. */
-int nio_thread_start(pthread_t *ret_thread, const pthread_attr_t *attr, void *(*fn)(void *arg),
-                     void *arg);
 
 /* cpu_watch.c: starts the thread that notices CPUs that come and go, unless it is not wanted.
  * Once all workers have their thread ids, before they run.   Errors: -ENOMEM, -EAGAIN. */

@@ -15,6 +15,7 @@
 #include "runtime/base/error.h"
 #include "runtime/base/futex.h"
 #include "runtime/base/mem.h"
+#include "runtime/base/thread.h"
 #include "runtime/blocking/blocking.h"
 #include "runtime/lifecycle.h"
 

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -21,6 +20,7 @@
 #include "runtime/base/error.h"
 #include "runtime/base/futex.h"
 #include "runtime/base/mem.h"
+#include "runtime/base/thread.h"
 #include "runtime/blocking/blocking.h"
 #include "runtime/io/stream.h"
 #include "runtime/lifecycle.h"
@@ -69,28 +69,6 @@ static void pin(struct nio_worker *worker)
     /* A CPU that was taken away since the plan was made: it runs where the kernel lets it until
      * cpu_watch.c notices. */
     (void)sched_setaffinity(0, sizeof set, &set);
-}
-
-static void block_signals(void)
-{
-    sigset_t set;
-    (void)sigfillset(&set); /* cannot fail */
-    static const int synchronous[] = { SIGSEGV, SIGBUS,  SIGFPE, SIGILL,
-                                       SIGTRAP, SIGABRT, SIGSYS, SIGPROF };
-    for (size_t i = 0; i < NIO_ARRAY_LEN(synchronous); i++)
-        (void)sigdelset(&set, synchronous[i]);      /* valid numbers */
-    (void)pthread_sigmask(SIG_SETMASK, &set, NULL); /* cannot fail, like those below */
-}
-
-int nio_thread_start(pthread_t *ret_thread, const pthread_attr_t *attr, void *(*fn)(void *arg),
-                     void *arg)
-{
-    sigset_t before;
-    (void)pthread_sigmask(SIG_SETMASK, NULL, &before);
-    block_signals();
-    int rc = pthread_create(ret_thread, attr, fn, arg);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return rc;
 }
 
 struct offload {

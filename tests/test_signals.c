@@ -3,7 +3,12 @@
  * opened: Criterion's own threads block nothing. */
 #include "tests/runtime_fixture.h"
 
+#include <dirent.h>
 #include <pthread.h>
+#include <stdio.h>
+
+#include "runtime/base/compiler.h"
+#include "tests/steps.h"
 
 static const int wanted[] = { SIGTERM, SIGUSR1, 40 };
 
@@ -104,6 +109,74 @@ static int open_late(void)
 Test(signals, the_threads_of_a_runtime_are_no_hindrance, .timeout = 30)
 {
     fixture_expect_child(open_late);
+}
+
+/* What the thread has blocked, a bit for each signal; 0 of one of the kernel's own, or the caller
+ * of fork(), which are not the runtime's. */
+static uint64_t blocked_by(const char *tid)
+{
+    char path[64], line[128];
+    unsigned long long blocked = 0;
+    (void)snprintf(path, sizeof path, "/proc/self/task/%.20s/status", tid); /* fits */
+    FILE *file = fopen(path, "r");
+    while (file && fgets(line, sizeof line, file))
+        if (strncmp(line, "Name:\tiou-", 10) == 0 || sscanf(line, "SigBlk: %llx", &blocked) == 1)
+            break;
+    if (file)
+        (void)fclose(file); /* only read from */
+    return strtol(tid, NULL, 10) == getpid() ? 0 : blocked;
+}
+
+/* On a thread of the pool. */
+static int64_t look_at_threads(void *arg)
+{
+    static const int of_threads[] = { SIGSEGV, SIGBUS,  SIGFPE, SIGILL,
+                                      SIGTRAP, SIGABRT, SIGSYS, SIGPROF };
+    static const int of_the_program[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD, SIGALRM, 40 };
+    unsigned *count = arg;
+    const struct dirent *entry;
+    DIR *dir = opendir("/proc/self/task");
+    EXPECT(dir);
+    while ((entry = readdir(dir))) {
+        uint64_t blocked = blocked_by(entry->d_name);
+        if (!blocked)
+            continue;
+        for (size_t i = 0; i < NIO_ARRAY_LEN(of_threads); i++)
+            EXPECT(!(blocked >> (of_threads[i] - 1) & 1));
+        for (size_t i = 0; i < NIO_ARRAY_LEN(of_the_program); i++)
+            EXPECT(blocked >> (of_the_program[i] - 1) & 1);
+        ++*count;
+    }
+    (void)closedir(dir); /* only read from */
+    return 0;
+}
+
+static int start_all_threads(void)
+{
+    struct numio_config config;
+    struct numio_runtime *runtime;
+    struct numio_join *join = NULL;
+    unsigned count = 0;
+    sigset_t set;
+    (void)sigemptyset(&set);                        /* cannot fail, like the next */
+    (void)pthread_sigmask(SIG_SETMASK, &set, NULL); /* whatever Criterion has blocked */
+    FIXTURE_CHILD_CHECK(numio_config_init(&config, sizeof config) == 0);
+    config.workers = 2;
+    FIXTURE_CHILD_CHECK(numio_runtime_create(&config, &runtime) == 0);
+    FIXTURE_CHILD_CHECK(numio_spawn_blocking(numio_runtime_handle(runtime), look_at_threads, &count,
+                                             NULL, &join) == 0);
+    int64_t line = numio_join_wait(&join, -1);
+    FIXTURE_CHILD_CHECK(line == 0, "line %ld", (long)line);
+    FIXTURE_CHILD_CHECK(count == 4, "%u threads", count); /* workers, pool, the watch on CPUs */
+    FIXTURE_CHILD_CHECK(pthread_sigmask(SIG_BLOCK, NULL, &set) == 0);
+    FIXTURE_CHILD_CHECK(!sigismember(&set, SIGTERM)); /* as it was */
+    numio_runtime_destroy(runtime);
+    return 0;
+}
+
+Test(signals, threads_of_a_runtime_take_only_those_that_they_cause, .timeout = 30)
+{
+    fixture_expect_child(start_all_threads);
 }
 
 enum { STARTED = 1, OVER };

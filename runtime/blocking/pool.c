@@ -14,13 +14,13 @@
  */
 #include <errno.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 
 #include "runtime/base/clock.h"
 #include "runtime/base/error.h"
 #include "runtime/base/futex.h"
 #include "runtime/base/mem.h"
+#include "runtime/base/thread.h"
 #include "runtime/blocking/blocking.h"
 
 enum { THREAD_STACK_BYTES = 256 << 10 };
@@ -184,17 +184,12 @@ static int start_thread(struct pool_node *node)
 {
     pthread_attr_t attr;
     pthread_t thread;
-    sigset_t all;
-    sigset_t before;
-    (void)sigfillset(&all); /* cannot fail */
     int rc = nio_fault_now() ? ENOMEM : pthread_attr_init(&attr);
     if (rc == 0) {
         (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED); /* valid value */
         (void)pthread_attr_setstacksize(&attr, THREAD_STACK_BYTES);        /* valid size */
-        (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the program */
-        rc = pthread_create(&thread, &attr, pool_thread, node);
-        (void)pthread_sigmask(SIG_SETMASK, &before, NULL); /* cannot fail */
-        (void)pthread_attr_destroy(&attr);                 /* cannot fail */
+        rc = nio_thread_start(&thread, &attr, pool_thread, node);
+        (void)pthread_attr_destroy(&attr); /* cannot fail */
     }
     return -rc;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* sched/policy.h: what the scheduler decides, as functions of plain numbers: who is woken for new
- * work, when work may leave its node, and how much of it.  The scheduler and the simulation in
- * perf/model/ use the same ones.
+ * work, when work may leave its node, and how much of it, how long to spin.  The scheduler and the
+ * simulation in perf/model/ use the same ones.
  *
  * The gate between nodes: a task that runs on another node finds its cell, its stack and what it
  * works on there, at twice the latency and a fraction of the bandwidth, for as long as it lives. So

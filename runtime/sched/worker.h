@@ -110,11 +110,11 @@ struct nio_worker {
     struct nio_coro loop;       /* the context of the loop, while a coroutine runs */
     struct nio_coro *here;      /* the context that runs now: the loop's or a coroutine's */
     struct nio_coro *host;      /* where the running coroutine goes when it suspends */
-    uint32_t inline_depth;      /* joined tasks that run inside of their joiner now */
-    struct nio_rng rng;
-    struct nio_slab_outbox outbox;
     /* With hooks: what after_poll is still to be called with.  NULL else. */
     const struct numio_task_meta *polled;
+    uint32_t inline_depth; /* joined tasks that run inside of their joiner now */
+    struct nio_rng rng;
+    struct nio_slab_outbox outbox;
     struct nio_buf_group *recv_buffers; /* NULL until a stream receives here: io/stream_recv.c */
     struct nio_buf_memory recv_memory;
     _Atomic(char *) recv_reason;  /* NULL, or why there are fewer than asked for */
