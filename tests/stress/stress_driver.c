@@ -25,7 +25,7 @@ enum {
     READS = 160,
     MESSAGES = 10000,
     QUESTIONS = 20000,
-    FEEDS = 250,
+    FEEDS = 1000,
     SECONDS_MAX = 100,
     LOOKS_MAX = 2000
 };
