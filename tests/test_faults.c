@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Promises of numio where the machine or the program misbehaves: signals, CPUs that go away, stack
  * overflow, fork, system calls that are forbidden, memory that runs out under operations. */
+#include <numio/batch.h>
+
 #include "tests/runtime_fixture.h"
 
 #include <fcntl.h>
@@ -19,7 +21,7 @@
 
 #include "runtime/base/compiler.h"
 
-enum { ECHOES = 300, STORM_US = 100, FAULTS_MAX = 300 };
+enum { ECHOES = 300, STORM_US = 100, PESTERED_RUNTIMES = 60, FAULTS_MAX = 300 };
 
 static int64_t echo_value(void *arg)
 {
@@ -165,6 +167,51 @@ FIXTURE_EACH(faults, signals_to_the_workers_interrupt_no_operation, .timeout = 3
     cr_assert_eq(pthread_join(thread, NULL), 0);
     cr_assert_gt(fixture_get(&signals), 10, "there was no storm");
     (void)close(work.listener);
+}
+
+/* Without a thread for it the kernel ends a request with -ECANCELED if signals keep it from making
+ * one.  Each runtime's worker has to be given its first here, on a machine that is busy with
+ * signals: without runtime/driver/uring_iowq.c an open fails in at least one of them. */
+static int64_t open_by_the_ring(void *arg)
+{
+    struct numio_op ops[2];
+    (void)arg;
+    int fd = (int)numio_open("/proc/self/exe", O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return fd;
+    numio_op_fsync(&ops[0], fd);
+    numio_op_link(&ops[0]);
+    numio_op_close(&ops[1], fd);
+    return numio_batch_await(ops, 2);
+}
+
+static void *pester_without_pause(void *arg)
+{
+    struct pester *pester = arg;
+    struct numio_worker_status status;
+    cr_assert_eq(numio_worker_status(pester->handle, 0, &status), 0);
+    while (fixture_get(&pester->gate) == 0)
+        (void)syscall(SYS_tgkill, getpid(), status.tid, SIGPROF); /* it exists */
+    return NULL;
+}
+
+Test(faults, signals_do_not_cancel_what_needs_a_thread_of_the_kernel, .timeout = 60)
+{
+    handle_signal(SIGPROF);
+    for (unsigned i = 0; i < PESTERED_RUNTIMES; i++) {
+        struct numio_config config = fixture_config(NUMIO_DRIVER_DEFER, 1);
+        struct numio_runtime *runtime = fixture_create(&config);
+        struct pester pester = { .handle = numio_runtime_handle(runtime) };
+        pthread_t threads[3];
+        for (unsigned k = 0; k < NIO_ARRAY_LEN(threads); k++)
+            cr_assert_eq(pthread_create(&threads[k], NULL, pester_without_pause, &pester), 0);
+        int64_t result = numio_block_on(pester.handle, open_by_the_ring, NULL);
+        fixture_set(&pester.gate, 1);
+        for (unsigned k = 0; k < NIO_ARRAY_LEN(threads); k++)
+            cr_assert_eq(pthread_join(threads[k], NULL), 0);
+        cr_assert_eq(result, 0, "runtime %u: %ld", i, (long)result);
+        numio_runtime_destroy(runtime);
+    }
 }
 
 /* ---- CPUs that go away -------------------------------------------------------------------- */

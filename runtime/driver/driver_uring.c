@@ -91,6 +91,17 @@ static const uint64_t waiting_opcodes =
     UINT64_C(1) << IORING_OP_ACCEPT | UINT64_C(1) << IORING_OP_CONNECT |
     UINT64_C(1) << IORING_OP_POLL_ADD;
 
+/* Operations that the kernel tries again when their descriptor is ready, or that never wait; all
+ * others may need one of its threads.  (A close does for a file of NFS or FUSE, which was opened
+ * before, as a rule by an operation.)  A bit for each opcode. */
+static const uint64_t polled_opcodes =
+    UINT64_C(1) << IORING_OP_RECV | UINT64_C(1) << IORING_OP_RECVMSG |
+    UINT64_C(1) << IORING_OP_SEND | UINT64_C(1) << IORING_OP_SENDMSG |
+    UINT64_C(1) << IORING_OP_SEND_ZC | UINT64_C(1) << IORING_OP_SENDMSG_ZC |
+    UINT64_C(1) << IORING_OP_ACCEPT | UINT64_C(1) << IORING_OP_CONNECT |
+    UINT64_C(1) << IORING_OP_POLL_ADD | UINT64_C(1) << IORING_OP_CLOSE |
+    UINT64_C(1) << IORING_OP_NOP | UINT64_C(1) << IORING_OP_LINK_TIMEOUT;
+
 /* What the image says in our terms becomes the kernel's.  Returns the tag. */
 static NIO_COLD unsigned adapt(struct io_uring_sqe *sqe)
 {
@@ -239,9 +250,18 @@ static void sweep(struct nio_uring *uring)
         set_not_starved(uring);
 }
 
+/* The first operation that may need the kernel's threads has them made. */
+static void prepare_for(struct nio_uring *uring, const struct numio_op *op)
+{
+    unsigned opcode = nio_op_opcode(op);
+    if (NIO_UNLIKELY(!uring->has_iowq) && (opcode >= 64 || !(polled_opcodes >> opcode & 1)))
+        nio_uring_start_iowq(uring);
+}
+
 void nio_uring_submit(struct nio_driver *driver, struct numio_op *op)
 {
     struct nio_uring *uring = nio_uring_of(driver);
+    prepare_for(uring, op);
     if (NIO_LIKELY(!uring->queue.head && nio_uring_sq_room(uring) > 0 && free_credits(uring) > 0)) {
         push_op(uring, op);
         return;
@@ -261,6 +281,8 @@ unsigned nio_uring_chain_max(const struct nio_driver *driver)
 void nio_uring_submit_chain(struct nio_driver *driver, struct numio_op *ops, unsigned count)
 {
     struct nio_uring *uring = nio_uring_of(driver);
+    for (unsigned i = 0; i < count; i++)
+        prepare_for(uring, &ops[i]);
     for (unsigned i = 0; i < count; i++) {
         if (nio_op_is_link_timeout(&ops[i]))
             ops[i]._sqe[NIO_OP_WORD_TIME] = (uintptr_t)ops[i]._time;

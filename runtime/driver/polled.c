@@ -10,6 +10,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/error.h"
 #include "runtime/base/mem.h"
+#include "runtime/driver/uring.h"
 #include "runtime/driver/uring_setup.h"
 #include "runtime/task/op_done.h"
 
@@ -169,6 +170,9 @@ static void feed(struct nio_driver *driver)
 void nio_polled_submit(struct nio_driver *driver, struct numio_op *op)
 {
     struct nio_polled *polled = driver->polled;
+    struct nio_uring *uring = nio_uring_of(driver);
+    if (NIO_UNLIKELY(!uring->has_iowq)) /* for what the disk's queue does not take at once */
+        nio_uring_start_iowq(uring);
     op->_place = NIO_OP_PLACE_POLLED;
     if (!polled->queue.head && has_room(polled))
         push(driver, op);

@@ -72,6 +72,7 @@ struct nio_uring {
     NIO_CACHE_ALIGNED unsigned tail; /* SQEs filled, ahead of *sq_tail until published */
     unsigned published;              /* what *sq_tail says */
     bool wake_armed;                 /* the eventfd is watched by the ring */
+    bool has_iowq;                   /* the kernel has threads for requests that would block */
     unsigned queued_cancelled;       /* operations in `queue` that are to end unsubmitted */
     uint64_t submitted;              /* operations that took a credit, ever */
     uint64_t cancels;                /* cancels submitted, ever */
@@ -95,6 +96,11 @@ int nio_uring_enter(struct nio_uring *uring, unsigned submit, unsigned min_compl
                     int64_t timeout_ns);
 /* Blocks until the kernel has taken at least one SQE, or has said why not. */
 void nio_uring_wait_for_room(struct nio_uring *uring);
+
+/* uring_iowq.c.  Before the first of the kernel's threads exists. */
+void nio_uring_limit_iowq(struct nio_uring *uring, const struct nio_driver_options *options);
+/* Owner, with nothing half done in the SQ: has the kernel make the first of them. */
+void nio_uring_start_iowq(struct nio_uring *uring);
 
 /* uring_napi.c: as the options say; what the kernel refuses becomes a reason. */
 void nio_uring_set_napi(struct nio_uring *uring, const struct nio_driver_options *options);

@@ -23,11 +23,7 @@
 #include "runtime/driver/polled.h"
 #include "runtime/driver/uring.h"
 
-enum {
-    SHARED_SQ_NICE = 5,      /* what an SQ thread on a worker's core adds to the worker's nice */
-    IOWQ_BOUNDED_MIN = 16,   /* io-wq workers for file I/O: at least so many ... */
-    IOWQ_BOUNDED_PER_CPU = 4 /* ... and at most four for each CPU they may use */
-};
+enum { SHARED_SQ_NICE = 5 }; /* what an SQ thread on a worker's core adds to the worker's nice */
 
 /* ---- the system call and its errors ------------------------------------------------------- */
 
@@ -296,28 +292,6 @@ static void confine_sq_thread(const struct nio_uring *uring,
         (void)sched_setaffinity(tid, sizeof cpus, &cpus); /* as above */
 }
 
-/* Before the first io-wq worker exists: where they may run, and how many for file I/O. */
-static void limit_iowq(struct nio_uring *uring, const struct nio_driver_options *options)
-{
-    if (options->iowq_cpu_count == 0)
-        return;
-    cpu_set_t mask;
-    CPU_ZERO(&mask);
-    for (unsigned i = 0; i < options->iowq_cpu_count; i++)
-        if (options->iowq_cpus[i] >= 0 && options->iowq_cpus[i] < CPU_SETSIZE)
-            CPU_SET(options->iowq_cpus[i], &mask);
-    int error = io_uring_register_iowq_aff(&uring->ring, sizeof mask, &mask);
-    if (error)
-        nio_driver_add_reason(&uring->base, "io-wq workers are not pinned: %s",
-                              strerrordesc_np(-error));
-    unsigned bounded = options->iowq_cpu_count * IOWQ_BOUNDED_PER_CPU;
-    unsigned limits[2] = { bounded > IOWQ_BOUNDED_MIN ? bounded : IOWQ_BOUNDED_MIN, 0 };
-    error = io_uring_register_iowq_max_workers(&uring->ring, limits);
-    if (error)
-        nio_driver_add_reason(&uring->base, "the number of io-wq workers is not limited: %s",
-                              strerrordesc_np(-error));
-}
-
 int nio_uring_create(const struct nio_driver_options *options, struct nio_driver **ret_driver)
 {
     if (options->entries < 8 || options->entries > 32768)
@@ -329,6 +303,7 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
     atomic_init(&uring->missed_ns, NIO_TIMERS_NONE);
     uring->is_sqpoll = options->profile == NUMIO_DRIVER_SQPOLL;
     uring->base.is_eager = uring->is_sqpoll; /* publishing is a store */
+    uring->has_iowq = uring->is_sqpoll;      /* the SQ thread's, which no signal disturbs */
     /* Where it serves several rings, an SQ thread takes eight requests at a time and begins what it
      * has of a chain (IORING_SQPOLL_CAP_ENTRIES_VALUE in the kernel). */
     uring->base.keeps_chains = uring->is_sqpoll && options->sq_has_rings;
@@ -341,7 +316,7 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
         return error;
     }
     map_ring(uring);
-    limit_iowq(uring, options);
+    nio_uring_limit_iowq(uring, options);
     nio_uring_set_napi(uring, options);
     bool makes_sq_thread = uring->is_sqpoll && options->attach_fd < 0;
     if (makes_sq_thread && options->sq_cpu < 0 && options->sq_mask_count > 0)

@@ -45,7 +45,8 @@ struct shim_config {
     bool has_thread;  /* SQPOLL rings have a thread; needs real time */
     bool has_message; /* IORING_REGISTER_SEND_MSG_RING works */
     uint64_t tick_ns; /* virtual: what each call into the shim takes */
-    /* Decides on each request but cancels; *plan is zero.  NULL: all are performed. */
+    /* Decides on each request but cancels, and those whose success posts nothing, which is what
+     * they have; *plan is zero.  NULL: all are performed. */
     void (*decide)(void *arg, const struct io_uring_sqe *sqe, struct shim_plan *plan);
     /* The request's last completion is about to be posted.  May be NULL. */
     void (*posted)(void *arg, uint64_t user_data, int32_t result);

@@ -234,6 +234,8 @@ static void issue(struct shim_ring *ring, const struct io_uring_sqe *sqe)
 {
     struct shim_request request = { .sqe = *sqe };
     ring->counts.taken++;
+    if (sqe->flags & IOSQE_CQE_SKIP_SUCCESS)
+        return; /* it succeeds */
     if (sqe->opcode == IORING_OP_ASYNC_CANCEL) {
         ring->counts.cancels++;
         shim_ring_post(ring, (struct shim_cqe){ sqe->user_data, cancel(ring, sqe->addr), 0 });
