@@ -74,13 +74,13 @@ status=$?
 grep -q 'differ from the file' "$work/out" || fail "a changed file: the readers do not notice"
 
 # Ctrl-C ends it in good order.
-timeout 60 "$numio" tour --tasks 1000000000 >"$work/out" 2>&1 &
+timeout --foreground 60 "$numio" tour --tasks 1000000000 >"$work/out" 2>&1 &
 pid=$!
 for _ in $(seq 200); do
     grep -q ' start ' "$work/out" && break
     sleep 0.05
 done
-kill -INT "$pid" # timeout passes it on
+kill -INT "$pid" # passed on, and with --foreground once: a second one ends the tour at once
 wait "$pid"
 status=$?
 [ "$status" -eq 130 ] || fail "interrupted: exit status $status instead of 130"
