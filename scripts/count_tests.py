@@ -4,12 +4,14 @@
 
 JUNIT is CTest's --output-junit file.  REPORT has the lines that run_criterion.sh appends, so that
 a CTest entry counts as the tests inside it.  An entry without a line counts as one.  Names of
-failed and skipped entries go to stderr.
+skipped entries go to stderr, those of failed ones with the end of what they said.
 """
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
+SAID_LINES = 30
+NOISE = re.compile(r"^\[(RUN |PASS|SKIP)\]|^NUMIO_TEST_SEED=|^\[----\]\s*$")
 LINE = re.compile(r"^(\S+) passed=(\d+) failed=(\d+) skipped=(\d+)$")
 
 
@@ -23,6 +25,12 @@ def read_report(path):
                 name = re.sub("^test_", "", match.group(1))
                 counts[name] = tuple(int(n) for n in match.groups()[1:])
     return counts
+
+
+def last_words(case):
+    """What a failed entry said at its end, without its tests that passed."""
+    lines = (case.findtext("system-out") or "").splitlines()
+    return [line for line in lines if line.strip() and not NOISE.match(line)][-SAID_LINES:]
 
 
 def main():
@@ -41,7 +49,7 @@ def main():
         if failed and counts[1] == 0:
             counts = (counts[0], 1, counts[2])
         if failed:
-            print(f"failed: {name}", file=sys.stderr)
+            print(f"failed: {name}", *last_words(case), sep="\n    ", file=sys.stderr)
         if skipped and name not in inside:
             print(f"skipped: {name}", file=sys.stderr)
         sums = [a + b for a, b in zip(sums, counts)]

@@ -36,9 +36,20 @@ passed=0
 failed=0
 skipped=0
 
+failures=() # what each failed step said, once more at the end
+
+# The failed tests of a log with the end of what they said, else the log's end.
+last_words() {
+    if grep -q '^failed: ' "$1"; then
+        sed -n '/^failed: /,$p' "$1" | head -n "$tail_lines"
+    else
+        tail -n "$tail_lines" "$1"
+    fi
+}
+
 # Runs one step in a subshell with its output in a log; adds a row to the table.
 run_step() {
-    local name=$1 log=$logs/$1.log counts=$logs/$1.counts status result start p f s
+    local name=$1 log=$logs/$1.log counts=$logs/$1.counts status result start words p f s
     rm -f "$counts"
     say "[$((${#table[@]} + 1))/${#steps[@]}] $name"
     start=$(date +%s)
@@ -64,8 +75,10 @@ run_step() {
     result=ok
     if [ "$f" -gt 0 ]; then
         result=FAILED
-        tail -n "$tail_lines" "$log"
+        words=$(last_words "$log")
+        printf '%s\n' "$words"
         say "$name failed; the whole log is $log"
+        failures+=("== $name, log $log"$'\n'"$words")
     elif [ "$p" -eq 0 ]; then
         result=skipped
         tail -n 1 "$log"
@@ -126,6 +139,9 @@ for step in "${steps[@]}"; do
     run_step "$step"
 done
 
+if [ ${#failures[@]} -gt 0 ]; then
+    printf '\n%s\n' "${failures[@]}"
+fi
 printf '\n%-12s %7s  %-8s %6s %6s %7s\n' step seconds result passed failed skipped
 printf '%s\n' "${table[@]}"
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
