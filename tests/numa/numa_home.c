@@ -5,13 +5,12 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <numio/io.h>
 #include <numio/net.h>
 
+#include "tests/numa/numa_disk.h"
 #include "tests/numa/numa_runtime.h"
 
 enum { CLIENTS = 25 }; /* from each CPU */
@@ -39,34 +38,21 @@ static void check_path(struct numio_handle *handle, const char *path, long wante
     (void)close(fd);
 }
 
-/* Makes a file system on the disk: only on a guest's, and only where that is allowed. */
-static bool may_format(void)
-{
-    char line[KERNEL_LINE_BYTES];
-    const char *spoil = getenv("NUMIO_SPOIL_MACHINE");
-    kernel_read("/sys/block/nvme0n1/device/model", line);
-    return spoil && strcmp(spoil, "1") == 0 && strncmp(line, "QEMU NVMe Ctrl", 14) == 0;
-}
-
 static void check_file(struct numio_handle *handle, long wanted)
 {
     static const char name[] = "the home of a file on a disk";
-    if (!may_format()) {
+    if (!disk_may_be_spoiled()) {
         numa_skip(name, "the disk is not there to be formatted");
         return;
     }
-    (void)mkdir("/tmp/disk", 0700); /* mount() tells if it is not there */
-    if (system("mke2fs /dev/nvme0n1 >/dev/null 2>&1") != 0 ||
-        mount("/dev/nvme0n1", "/tmp/disk", "ext2", 0, NULL) != 0) {
-        numa_check(false, name, "mke2fs and mount: %s", strerror(errno));
+    if (!disk_mount(name))
         return;
-    }
     int fd = open("/tmp/disk/file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd >= 0)
         (void)close(fd); /* opened again below */
     check_path(handle, "/tmp/disk/file", wanted, name);
     check_path(handle, "/tmp/disk", wanted, "the home of a folder on a disk");
-    numa_check(umount("/tmp/disk") == 0, "the disk is free again", "umount: %s", strerror(errno));
+    disk_unmount();
 }
 
 static void check_disk(struct numio_handle *handle)

@@ -7,13 +7,12 @@
  * It writes to QEMU's NVMe disk, and only where NUMIO_SPOIL_MACHINE is 1. */
 #include <dirent.h>
 #include <stdatomic.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <numio/io.h>
 #include <numio/net.h>
 
+#include "tests/numa/numa_disk.h"
 #include "tests/numa/numa_runtime.h"
 
 enum {
@@ -25,7 +24,6 @@ enum {
     ABORTED = 4
 };
 
-static const char disk[] = "/dev/nvme0n1";
 static struct numa_run run;
 static int home; /* the disk's node, of the runtime */
 static _Atomic uint64_t strayed;
@@ -56,20 +54,12 @@ static uint64_t count_interrupts(void)
     return sum;
 }
 
-static bool polls(const char *name)
-{
-    char path[320], line[KERNEL_LINE_BYTES];
-    (void)snprintf(path, sizeof path, "/sys/block/%s/queue/io_poll", name); /* fits */
-    kernel_read(path, line);
-    return strcmp(line, "1") == 0;
-}
-
 static bool any_polls(void)
 {
     bool is_found = false;
     DIR *dir = opendir("/sys/block");
     for (struct dirent *entry; dir && !is_found && (entry = readdir(dir));)
-        is_found = entry->d_name[0] != '.' && polls(entry->d_name);
+        is_found = entry->d_name[0] != '.' && disk_polls(entry->d_name);
     if (dir)
         (void)closedir(dir); /* only read from */
     return is_found;
@@ -206,7 +196,7 @@ static void check_polled(int fd, bool is_raw, const char *data_name, const char 
  * seen: what is known of a descriptor is believed for some operations. */
 static void check_buffered(void)
 {
-    int fd = must_open(disk, 0);
+    int fd = must_open(disk_path, 0);
     uint64_t before = polled_on(0, true) + polled_on(0, false);
     unsigned failed = run_at_home(fd);
     numa_check(failed == 0 && polled_on(0, true) + polled_on(0, false) == before,
@@ -300,14 +290,6 @@ static void check_abort_and_stop(int fd)
     numio_runtime_destroy(run.runtime);
 }
 
-static bool may_spoil(void)
-{
-    char line[KERNEL_LINE_BYTES];
-    const char *spoil = getenv("NUMIO_SPOIL_MACHINE");
-    kernel_read("/sys/block/nvme0n1/device/model", line);
-    return spoil && strcmp(spoil, "1") == 0 && strncmp(line, "QEMU NVMe Ctrl", 14) == 0;
-}
-
 /* Reads without anything to fetch from the disk, in whole or in part: holes, and the tail behind
  * the last block that was written.  The file has 2 blocks of data, a hole of 2, one of data, a
  * hole, and ends in the middle of one.   Returns the line of what differs from pread(2), 0:
@@ -339,11 +321,11 @@ static int64_t read_holes(void *arg)
 static void check_holes(void)
 {
     static _Alignas(BLOCK) unsigned char data[2 * BLOCK];
-    int fd = must_open("/tmp/polled/holes", O_CREAT | O_DIRECT);
+    int fd = must_open("/tmp/disk/holes", O_CREAT | O_DIRECT);
     memset(data, 7, sizeof data);
     if (pwrite(fd, data, 2 * BLOCK, 0) != 2 * BLOCK ||
         pwrite(fd, data, BLOCK, 4 * BLOCK) != BLOCK || ftruncate(fd, 6 * BLOCK + BLOCK / 2) != 0)
-        kernel_fail("/tmp/polled/holes");
+        kernel_fail("/tmp/disk/holes");
     int64_t line = numio_block_on(run.handle, read_holes, &fd);
     numa_check(line == 0, "reads of holes and tails give what pread(2) gives", "line %lld",
                (long long)line);
@@ -353,31 +335,27 @@ static void check_holes(void)
 static void check_file(void)
 {
     static const char name[] = "what was written to a file is read";
-    (void)mkdir("/tmp/polled", 0700); /* mount() tells if it is not there */
-    if (system("mke2fs /dev/nvme0n1 >/dev/null 2>&1") != 0 ||
-        mount(disk, "/tmp/polled", "ext2", 0, NULL) != 0) {
-        numa_check(false, name, "mke2fs and mount: %s", strerror(errno));
+    if (!disk_mount(name))
         return;
-    }
-    int fd = must_open("/tmp/polled/file", O_CREAT | O_DIRECT);
+    int fd = must_open("/tmp/disk/file", O_CREAT | O_DIRECT);
     if (fallocate(fd, 0, 0, (off_t)TASKS * 16 * BLOCK) != 0) { /* ext2 cannot: write it */
         static _Alignas(BLOCK) unsigned char zeroes[BLOCK];
         for (unsigned i = 0; i < TASKS * 16; i++)
             if (pwrite(fd, zeroes, BLOCK, (off_t)i * BLOCK) != BLOCK)
-                kernel_fail("/tmp/polled/file");
+                kernel_fail("/tmp/disk/file");
     }
     check_polled(fd, false, name,
                  "a file's operations go through the polled ring of its disk's node");
     (void)close(fd);
     check_holes();
-    numa_check(umount("/tmp/polled") == 0, "the disk is free again", "umount: %s", strerror(errno));
+    disk_unmount();
 }
 
 static void check_control(struct numio_config *config)
 {
     config->driver = NUMIO_DRIVER_DEFER;
     numa_start(&run, config);
-    int fd = must_open(disk, O_DIRECT);
+    int fd = must_open(disk_path, O_DIRECT);
     uint64_t before = count_interrupts();
     unsigned failed = run_at_home(fd);
     uint64_t interrupts = count_interrupts() - before;
@@ -410,7 +388,7 @@ int main(void)
         check_demoted(&config);
         return numa_end();
     }
-    if (!polls("nvme0n1") || !may_spoil()) {
+    if (!disk_polls("nvme0n1") || !disk_may_be_spoiled()) {
         numa_skip("polled reads and writes", "there is no NVMe disk to write to");
         return numa_end();
     }
@@ -418,7 +396,7 @@ int main(void)
     numa_start(&run, &config);
     numa_check(strcmp(run.status.driver, "iopoll") == 0, "iopoll can be had", "it is %s",
                run.status.driver);
-    int fd = must_open(disk, O_DIRECT);
+    int fd = must_open(disk_path, O_DIRECT);
     home = numio_home_of_fd(run.handle, fd);
     numa_must(home, "the disk's home");
     check_polled(fd, true, "what was written is read",
