@@ -146,6 +146,10 @@ MUTANTS = [
     Mutant("a deadline's cancel", "runtime/sched/run.c", "static bool hold_coroutine(",
            "(NIO_STATE_CANCELLED | NIO_STATE_LATE)", "NIO_STATE_CANCELLED", "stress_deadline",
            "native"),
+    Mutant("CR5 at the end", "runtime/sched/run.c", "void complete(", "forget_task(worker);", "",
+           "stress_peek", "native"),
+    Mutant("CR5 at a pause", "runtime/sched/run.c", "void end_poll(", "forget_task(worker);", "",
+           "stress_peek", "native"),
     Mutant("left", "runtime/start.c", "void nio_join_workers(",
            "wait_until(&handle->left, handle->worker_count);", "", "stress_shutdown", "tsan"),
 ]

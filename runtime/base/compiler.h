@@ -16,6 +16,8 @@
 #define NIO_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define NIO_NOINLINE __attribute__((noinline))
 #define NIO_COLD __attribute__((cold, noinline))
+/* Reads what others may write or free meanwhile, and then finds out. */
+#define NIO_UNCHECKED __attribute__((noinline, no_sanitize_address, no_sanitize_thread))
 #define NIO_ALWAYS_INLINE inline __attribute__((always_inline))
 #define NIO_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 /* For what assembly refers to by name: keeps whole-program optimisation from renaming it. */

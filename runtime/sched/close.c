@@ -142,21 +142,46 @@ void nio_worker_report(struct nio_worker *worker)
 
 enum { REPORT_PATIENCE_NS = 100000000, REPORT_POLL_NS = 1000000 };
 
-/* A worker that does not answer is in a poll that does not return: names that task. */
-static void collect_stuck(struct nio_worker *worker, struct collection *collection)
+/* [CR6] acquire: if something of the memory's next user was read, the worker is seen to have left
+ * the task afterwards.  Pairs with [CR5]. */
+#define LOAD(field)                                                                                \
+    atomic_load_explicit((_Atomic __typeof__(field) *)(uintptr_t)(&(field)), memory_order_acquire)
+
+/* What the task says of itself, if it is one still: its memory may have been freed, and used again,
+ * since the worker named it; it stays mapped while the runtime lives.  Nothing is followed. */
+NIO_UNCHECKED static struct numio_task_meta copy_meta(const struct nio_task *task,
+                                                      const struct numio_site **ret_site)
 {
+    *ret_site = LOAD(task->site);
+    return (struct numio_task_meta){ .id = LOAD(task->id),
+                                     .name = LOAD(task->name),
+                                     .node = LOAD(task->node) };
+}
+
+bool nio_worker_peek(const struct nio_worker *worker, struct numio_task_meta *ret_meta)
+{
+    const struct numio_site *site;
     uint64_t polls = nio_counter(&worker->counters.polls);
-    /* relaxed: checked again below */
-    struct nio_task *task = atomic_load_explicit(&worker->current, memory_order_relaxed);
+    /* [CR6] acquire: sees what the task is.  Pairs with [CR5]. */
+    struct nio_task *task = atomic_load_explicit(&worker->current, memory_order_acquire);
     if (!task)
-        return;
-    struct numio_straggler straggler = { nio_task_meta(task), "running" };
-    /* relaxed: if it still runs, and has not run anything else, then what was read was its own;
-     * memory of cells stays mapped while the runtime lives */
+        return false;
+    struct numio_task_meta meta = copy_meta(task, &site);
+    /* relaxed: after what was read, by [CR6] */
     if (atomic_load_explicit(&worker->current, memory_order_relaxed) != task ||
         nio_counter(&worker->counters.polls) != polls)
-        return;
-    if (collection->count < collection->capacity)
+        return false;
+    meta.file = site->file; /* it was the task's all the while */
+    meta.line = site->line;
+    *ret_meta = meta;
+    return true;
+}
+
+/* A worker that does not answer is in a poll that does not return: names that task. */
+static void collect_stuck(const struct nio_worker *worker, struct collection *collection)
+{
+    struct numio_straggler straggler = { .waits_for = "running" };
+    if (nio_worker_peek(worker, &straggler.task) && collection->count < collection->capacity)
         collection->out[collection->count++] = straggler;
 }
 

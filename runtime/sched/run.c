@@ -47,10 +47,20 @@ static NIO_COLD void call_after_poll(struct nio_worker *worker)
         hooks->after_poll(meta, hooks->arg);
 }
 
+/* Before the worker gives the task away, by whatever makes it another's or ends it: who looks at
+ * what the worker runs (nio_worker_peek()) may take it for its own only until then. */
+static NIO_ALWAYS_INLINE void forget_task(struct nio_worker *worker)
+{
+    /* [CR5] relaxed: the read-modify-write of the task's state that gives it away is a release.
+     * Pairs with [CR6]. */
+    atomic_store_explicit(&worker->current, NULL, memory_order_relaxed);
+}
+
 static NIO_ALWAYS_INLINE void end_poll(struct nio_worker *worker)
 {
     if (NIO_UNLIKELY(worker->polled != NULL))
         call_after_poll(worker);
+    forget_task(worker);
 }
 
 /* The task has ended with with.result set and nothing of it in flight. */
@@ -59,6 +69,7 @@ static NIO_ALWAYS_INLINE void complete(struct nio_worker *worker, struct nio_tas
     if (NIO_UNLIKELY(worker->handle->has_hooks))
         call_hook(worker, worker->handle->config.hooks.on_task_terminate, task);
     uintptr_t waker;
+    forget_task(worker);
     bool is_last = nio_state_complete(task, &waker);
     nio_count(&worker->counters.completed, 1);
     if (waker)
@@ -295,8 +306,8 @@ static NIO_ALWAYS_INLINE void poll_task(struct nio_worker *worker, struct nio_ta
     struct numio_task_meta meta;
     const struct numio_task_meta *outer = worker->polled; /* of the joiner, if this is inside it */
     nio_count(&worker->counters.polls, 1);
-    /* relaxed: read by this thread, and by reports that check it again */
-    atomic_store_explicit(&worker->current, task, memory_order_relaxed);
+    /* [CR5] release: what the task is.  Pairs with [CR6]. */
+    atomic_store_explicit(&worker->current, task, memory_order_release);
     if (NIO_UNLIKELY(worker->handle->has_hooks)) {
         meta = nio_task_meta(task);
         worker->polled = &meta;
@@ -307,9 +318,8 @@ static NIO_ALWAYS_INLINE void poll_task(struct nio_worker *worker, struct nio_ta
         run_future(worker, task, before);
     else
         run_coroutine(worker, NIO_CONTAINER_OF(task, struct nio_co, task), before);
-    /* relaxed: as above */
-    atomic_store_explicit(&worker->current, NULL, memory_order_relaxed);
-    end_poll(worker);
+    if (NIO_UNLIKELY(worker->polled != NULL))
+        call_after_poll(worker); /* of a task that has ended */
     worker->polled = outer;
     if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
         nio_assert_failed("a task of the parent process returned in a forked child", __FILE__,
@@ -332,8 +342,8 @@ void nio_run_joined(struct nio_worker *worker, struct nio_task *task)
     worker->inline_depth++;
     poll_task(worker, task);
     worker->inline_depth--;
-    /* relaxed: as above */
-    atomic_store_explicit(&worker->current, joiner, memory_order_relaxed);
+    /* [CR5] release: as above */
+    atomic_store_explicit(&worker->current, joiner, memory_order_release);
 }
 
 /* The loop stands beside the poll and includes it, so that nothing returns between two switches of

@@ -293,5 +293,8 @@ void nio_worker_close(struct nio_worker *worker);
 size_t nio_collect_stragglers(struct numio_handle *handle, struct numio_straggler *ret,
                               size_t capacity);
 void nio_worker_report(struct nio_worker *worker);
+/* Any thread: the task that the worker runs, which may end meanwhile.  False: none, or another than
+ * a moment ago. */
+bool nio_worker_peek(const struct nio_worker *worker, struct numio_task_meta *ret_meta);
 
 #endif
