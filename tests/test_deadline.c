@@ -173,6 +173,51 @@ FIXTURE_EACH(deadline, what_ends_in_time_is_left_alone, .timeout = 30)
     (void)close(ends[1]);
 }
 
+/* ---- what a call has moved by then ---------------------------------------------------------- */
+
+enum { PART = 10, WHOLE = 1000000 };
+static char whole[WHOLE];
+
+static int64_t move_a_part(void *arg)
+{
+    int *ends = arg;
+    EXPECT(numio_send(ends[1], "0123456789", PART, 0) == PART);
+    memset(whole, 0, sizeof whole);
+    EXPECT(numio_within(SOON_NS, numio_recv(ends[0], whole, PART + 1, MSG_WAITALL)) == PART);
+    EXPECT(memcmp(whole, "0123456789", PART) == 0);
+    EXPECT(numio_within(SOON_NS, numio_recv(ends[0], whole, 1, MSG_WAITALL)) == -ETIMEDOUT);
+    /* More than the socket takes: so much of it is on its way, and nobody loses count. */
+    int64_t n = numio_within(SOON_NS, numio_send(ends[1], whole, WHOLE, MSG_WAITALL));
+    EXPECT(n > 0 && n < WHOLE);
+    EXPECT(numio_recv_all(ends[0], whole, (size_t)n, 0) == n);
+    EXPECT(numio_within(SOON_NS, numio_recv(ends[0], whole, 1, 0)) == -ETIMEDOUT);
+    return 0;
+}
+
+static int64_t receive_a_datagram(void *arg)
+{
+    int *ends = arg;
+    char buffer[8];
+    EXPECT(numio_send(ends[1], "one", 3, 0) == 3 && numio_send(ends[1], "two", 3, 0) == 3);
+    EXPECT(numio_recv(ends[0], buffer, sizeof buffer, MSG_WAITALL) == 3);
+    EXPECT(memcmp(buffer, "one", 3) == 0);
+    EXPECT(numio_recv(ends[0], buffer, sizeof buffer, MSG_WAITALL) == 3);
+    return 0;
+}
+
+FIXTURE_EACH(deadline, what_a_call_for_all_has_moved_is_told, .timeout = 30)
+{
+    int ends[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    cr_assert_eq(run(runtime, move_a_part, ends), 0, "line %ld", (long)last_line);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends), 0);
+    cr_assert_eq(run(runtime, receive_a_datagram, ends), 0, "line %ld", (long)last_line);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+}
+
 /* A function that has begun on the pool is waited for, since its argument may be on the stack. */
 static int64_t nap(void *arg)
 {

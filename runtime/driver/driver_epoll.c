@@ -277,7 +277,7 @@ static void end_waiting(struct nio_epoll *epoll, int fd, int32_t result)
     struct numio_op *op;
     while ((op = nio_op_queue_pop(&epoll->slots[fd].waiting))) {
         leave(epoll, op);
-        nio_driver_end(&epoll->base, op, result);
+        nio_driver_end(&epoll->base, op, nio_epoll_stopped(op, result));
     }
 }
 
@@ -424,6 +424,7 @@ void nio_epoll_submit(struct nio_driver *driver, struct numio_op *op)
 void nio_epoll_cancel(struct nio_driver *driver, struct numio_op *op)
 {
     struct nio_epoll *epoll = epoll_of(driver);
+    int32_t result = nio_epoll_stopped(op, -ECANCELED);
     if (op->_place == NIO_OP_PLACE_WAITING) {
         (void)unlink_from(&epoll->slots[nio_epoll_op_fd(op)].waiting, op); /* it is there */
         leave(epoll, op);
@@ -433,7 +434,7 @@ void nio_epoll_cancel(struct nio_driver *driver, struct numio_op *op)
     } else {
         return; /* it has ended, or a pool thread is at it */
     }
-    nio_driver_end(driver, op, -ECANCELED);
+    nio_driver_end(driver, op, result);
 }
 
 bool nio_epoll_has_completions(const struct nio_driver *driver)

@@ -80,21 +80,35 @@ static enum nio_attempt judge(unsigned msg_flags, int32_t result, int32_t *ret_r
 
 /* ---- sockets ------------------------------------------------------------------------------ */
 
-/* MSG_WAITALL goes on until all is there; what came so far is counted in op->_result. */
-static enum nio_attempt attempt_recv(struct numio_op *op, const struct io_uring_sqe *sqe,
-                                     int32_t *ret_result)
+/* Of MSG_WAITALL, as the kernel has it on a ring: a datagram is all there is. */
+static bool goes_on(int fd)
 {
-    char *buffer = address(sqe->addr);
-    int32_t got = op->_result;
+    int type = 0;
+    socklen_t bytes = sizeof type;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 &&
+           (type == SOCK_STREAM || type == SOCK_SEQPACKET);
+}
+
+/* A receive or a send.  MSG_WAITALL goes on until all has been moved; what was so far is counted in
+ * op->_result. */
+static enum nio_attempt attempt_bytes(struct numio_op *op, const struct io_uring_sqe *sqe,
+                                      int32_t *ret_result)
+{
+    char *bytes = address(sqe->addr);
+    int32_t done = op->_result, result;
+    size_t left = sqe->len - (unsigned)done;
     int flags = (int)(sqe->msg_flags | MSG_DONTWAIT);
-    int32_t result = result_of(recv(sqe->fd, buffer + got, sqe->len - (unsigned)got, flags));
+    if (sqe->opcode == IORING_OP_RECV)
+        result = result_of(recv(sqe->fd, bytes + done, left, flags));
+    else
+        result = result_of(send(sqe->fd, bytes + done, left, flags | MSG_NOSIGNAL));
     if (!(sqe->msg_flags & MSG_WAITALL) || (sqe->msg_flags & MSG_PEEK))
         return judge(sqe->msg_flags, result, ret_result);
-    if (result > 0 && (unsigned)(got + result) < sqe->len) {
-        op->_result = got + result;
+    if (result > 0 && (size_t)result < left && goes_on(sqe->fd)) {
+        op->_result = done + result;
         result = -EAGAIN;
     } else if (result > 0) {
-        return ended(got + result, ret_result);
+        return ended(done + result, ret_result);
     }
     enum nio_attempt attempt = judge(sqe->msg_flags, result, ret_result);
     if (attempt == NIO_ATTEMPT_ENDED && op->_result > 0)
@@ -277,13 +291,9 @@ static enum nio_attempt attempt(struct numio_op *op, const struct io_uring_sqe *
     case IORING_OP_NOP:
         return ended(0, ret_result);
     case IORING_OP_RECV:
-        return attempt_recv(op, sqe, ret_result);
     case IORING_OP_SEND:
     case IORING_OP_SEND_ZC: /* copied here: the memory is free at once */
-        return judge(flags,
-                     result_of(send(sqe->fd, address(sqe->addr), sqe->len,
-                                    (int)(flags | MSG_DONTWAIT | MSG_NOSIGNAL))),
-                     ret_result);
+        return attempt_bytes(op, sqe, ret_result);
     case IORING_OP_RECVMSG:
         return judge(flags,
                      result_of(recvmsg(sqe->fd, address(sqe->addr), (int)(flags | MSG_DONTWAIT))),
@@ -329,6 +339,14 @@ static enum nio_attempt attempt(struct numio_op *op, const struct io_uring_sqe *
     default:
         return ended(-ENOSYS, ret_result);
     }
+}
+
+int32_t nio_epoll_stopped(const struct numio_op *op, int32_t error)
+{
+    unsigned opcode = nio_op_opcode(op);
+    bool counts =
+        opcode == IORING_OP_RECV || opcode == IORING_OP_SEND || opcode == IORING_OP_SEND_ZC;
+    return counts && op->_result > 0 ? op->_result : error;
 }
 
 enum nio_attempt nio_epoll_attempt(struct numio_op *op, bool is_first, int32_t *ret_result)

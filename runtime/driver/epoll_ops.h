@@ -21,6 +21,9 @@ enum nio_attempt {
 
 /* Owner: `is_first` tells the submission from a later attempt after the descriptor got ready. */
 enum nio_attempt nio_epoll_attempt(struct numio_op *op, bool is_first, int32_t *ret_result);
+/* Owner: what a waiting one that is stopped by `error` ends with: the bytes that it has moved so
+ * far are not lost. */
+int32_t nio_epoll_stopped(const struct numio_op *op, int32_t error);
 /* A pool thread: does it, however long it takes; the result. */
 int32_t nio_epoll_block(const struct numio_op *op);
 /* The epoll events after which another attempt makes sense. */
