@@ -70,6 +70,7 @@ struct taken {
     unsigned woken_count; /* consumers of streams in `woken` */
     unsigned seen;        /* completions of all kinds */
     unsigned credits, cancels;
+    uint64_t full; /* the name of a stream that has enough, 0: none */
     struct finished batch[BATCH];
     struct nio_task *woken[BATCH];
 };
@@ -486,6 +487,8 @@ static void take_stream(struct nio_uring *uring, const struct io_uring_cqe *cqe,
     nio_driver_count_result(is_owner ? &uring->base.by_owner : &uring->base.by_siblings, &multi->op,
                             cqe->res, is_owner);
     taken->credits += is_last;
+    if (NIO_UNLIKELY(nio_multi_has_enough(multi)))
+        taken->full = is_last ? 0 : cqe->user_data;
     if (NIO_UNLIKELY(cqe->res == -ENOBUFS) && is_last && multi->kind == NIO_MULTI_RECV)
         nio_buf_note_starved(uring->base.buffers);
     if (is_last && !nio_op_take_name(&multi->op, cqe->user_data))
@@ -513,6 +516,8 @@ static bool take_cqe(struct nio_uring *uring, const struct io_uring_cqe *cqe, bo
         taken->credits++;
         return true;
     case NIO_TAG_STREAM:
+        if (!is_owner && nio_multi_has_enough(nio_multi_of(nio_uring_op_of(cqe->user_data))))
+            return false; /* the owner ends it */
         take_stream(uring, cqe, is_owner, taken);
         return true;
     case NIO_TAG_WAKE:
@@ -555,6 +560,7 @@ static void add_under_lock(_Atomic uint64_t *counter, uint64_t value, bool is_ow
 static void take_batch(struct nio_uring *uring, bool is_owner, unsigned max, struct taken *taken)
 {
     taken->count = taken->woken_count = taken->seen = taken->credits = taken->cancels = 0;
+    taken->full = 0;
     if (!cq_has_entries(uring) || !nio_lock_try(&uring->cq_lock))
         return;
     /* relaxed: only the holder of cq_lock writes the head */
@@ -634,6 +640,8 @@ unsigned nio_uring_reap(struct nio_driver *driver, unsigned max)
         if (taken.seen)
             nio_tally_add(&driver->by_owner.cqes, taken.seen);
         complete(driver, &taken, true);
+        if (NIO_UNLIKELY(taken.full != 0))
+            nio_uring_cancel_named(uring, taken.full);
         count = taken.count + taken.woken_count;
         done += count;
     } while (count == want && done < max);

@@ -107,6 +107,8 @@ void nio_uring_set_napi(struct nio_uring *uring, const struct nio_driver_options
 
 /* uring_cancel.c.  Owner, except that any thread may ask nio_uring_cancel_is_due(). */
 unsigned nio_uring_cancels_in_flight(const struct nio_uring *uring);
+/* Ends a request with many completions by its name: it may be gone, and its memory.  Owner. */
+void nio_uring_cancel_named(struct nio_uring *uring, uint64_t name);
 /* A cancel ended with -ENOENT or -EALREADY; called under cq_lock. */
 void nio_uring_cancel_missed(struct nio_uring *uring, uint64_t user_data, int32_t result);
 /* The SQ thread has ended: nothing is tried again. */

@@ -155,6 +155,14 @@ void nio_uring_cancel(struct nio_driver *driver, struct numio_op *op)
     push_cancel(uring, name, 0);
 }
 
+void nio_uring_cancel_named(struct nio_uring *uring, uint64_t name)
+{
+    if (has_room(uring))
+        push_cancel(uring, name, 0);
+    else
+        (void)try_later(uring, name, 0, first_delay_ns); /* without memory: at the next */
+}
+
 void nio_uring_cancel_forget(struct nio_uring *uring)
 {
     uring->missed_count = 0;

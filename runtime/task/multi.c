@@ -11,6 +11,7 @@ static void push(struct nio_multi *multi, uint32_t index, int32_t result)
 {
     NIO_ASSERT(index < multi->item_count);
     struct nio_multi_item *item = &multi->items[index];
+    multi->posted++;
     /* relaxed: ordered by [MU1] */
     atomic_store_explicit(&item->result, result, memory_order_relaxed);
     /* relaxed: only linked to */
@@ -64,6 +65,14 @@ struct nio_task *nio_multi_post(struct nio_multi *multi, int32_t result, int32_t
     return before > NIO_MULTI_ENDED ? (struct nio_task *)before : NULL;
 }
 
+bool nio_multi_has_enough(const struct nio_multi *multi)
+{
+    /* relaxed: what was taken a moment ago is seen the next time */
+    return multi->kind == NIO_MULTI_ACCEPT &&
+           multi->posted - atomic_load_explicit(&multi->taken, memory_order_relaxed) >=
+               NIO_MULTI_PENDING_MAX;
+}
+
 void nio_multi_wake(struct nio_task *task)
 {
     nio_wake_act(task, nio_state_wake_by_value(task));
@@ -98,6 +107,10 @@ bool nio_multi_take(struct nio_multi *multi, uint32_t *ret_index, int32_t *ret_r
         return false;
     struct nio_multi_item *item = &multi->items[multi->oldest - 1];
     *ret_index = multi->oldest - 1;
+    /* relaxed in both: the consumer's own; whoever else reads it may be late */
+    uint32_t taken = atomic_load_explicit(&multi->taken, memory_order_relaxed);
+    /* relaxed: as above */
+    atomic_store_explicit(&multi->taken, taken + 1, memory_order_relaxed);
     /* relaxed in both: the item is the consumer's */
     *ret_result = atomic_load_explicit(&item->result, memory_order_relaxed);
     /* relaxed: as above */

@@ -30,6 +30,9 @@ enum nio_multi_kind {
     NIO_MULTI_TICK    /* sum: how often the period has passed */
 };
 
+/* Connections that a stream accepts ahead of its consumer, about. */
+enum { NIO_MULTI_PENDING_MAX = 256 };
+
 enum nio_multi_signal { NIO_MULTI_QUIET = 0, NIO_MULTI_NEWS, NIO_MULTI_ENDED };
 
 /* relaxed in all uses: the stack's [MU1] orders them. */
@@ -49,8 +52,10 @@ struct nio_multi {
     _Atomic uint32_t newest;  /* index + 1, 0: none */
     _Atomic uint32_t sum;
     uint64_t period_ns, due_ns; /* TICK: the owner of the driver */
+    uint32_t posted;            /* items so far: producer */
     /* consumer */
-    uint32_t oldest; /* index + 1 of the first of those it has taken, 0: none */
+    _Atomic uint32_t taken; /* items so far; any reads */
+    uint32_t oldest;        /* index + 1 of the first of those it has taken, 0: none */
 };
 
 static inline struct nio_multi *nio_multi_of(struct numio_op *op)
@@ -62,6 +67,10 @@ static inline struct nio_multi *nio_multi_of(struct numio_op *op)
  * task that must be woken (nio_multi_wake()) once the producer's lock is released, or NULL. */
 NIO_NODISCARD struct nio_task *nio_multi_post(struct nio_multi *multi, int32_t result,
                                               int32_t buffer, bool is_last);
+/* Producer: whether more connections wait than a consumer needs.  Then the request is to be ended;
+ * the consumer submits it again when it has taken them all, and until then clients wait with the
+ * kernel. */
+bool nio_multi_has_enough(const struct nio_multi *multi);
 /* Wakes a task and gives its reference up. */
 void nio_multi_wake(struct nio_task *task);
 

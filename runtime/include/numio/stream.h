@@ -43,8 +43,9 @@ struct numio_stream;
  * Errors:  -EINVAL not in a coroutine, or as said below; -ENOMEM; -ECANCELED, -ETIMEDOUT. */
 
 /* Connections of a listening socket: numio_stream_next() returns descriptors; `flags` as for
- * accept4(2).  Connections are accepted as they come, whether or not somebody takes them, up to
- * RLIMIT_NOFILE (as it was allowed when the program started). */
+ * accept4(2).  Connections are accepted as they come, some 256 ahead of whoever takes them; the
+ * others wait in the listener's backlog.  No descriptor beyond RLIMIT_NOFILE's hard limit at the
+ * first call is taken. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_accept_stream(int fd, int flags,
                                                      struct numio_stream **ret_stream);
 /* Data of a socket, for numio_stream_recv().
