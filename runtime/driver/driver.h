@@ -56,8 +56,9 @@ int nio_driver_choose(enum numio_driver wish, const struct nio_driver_probe *pro
 
 /* Of a descriptor, for the profile iopoll. */
 enum nio_fd_kind {
-    NIO_FD_BUFFERED, /* without O_DIRECT, or no file */
-    NIO_FD_UNPOLLED, /* O_DIRECT, but its disk has no queues for polling, or it has no disk */
+    NIO_FD_BUFFERED,     /* without O_DIRECT, or no file */
+    NIO_FD_UNPOLLED,     /* O_DIRECT, but its disk has no queues for polling, or it has no disk */
+    NIO_FD_POLLED_READS, /* writes go the ordinary way: polled_fd.c tells why */
     NIO_FD_POLLED
 };
 

@@ -24,7 +24,8 @@ enum {
      * it is believed.  One without O_DIRECT is asked again soon, since that costs one cheap system
      * call; the others cost reads of files in /sys. */
     KNOWN_IS_POLLED = 0x8000,
-    KNOWN_COUNT = 0x7fff,
+    KNOWN_READS_ONLY = 0x4000,
+    KNOWN_COUNT = 0x3fff,
     BELIEVED = 255,
     BELIEVED_BUFFERED = 16
 };
@@ -81,20 +82,23 @@ static bool make_known_room(struct nio_polled *polled, unsigned fd)
     return true;
 }
 
-static bool is_polled_fd(struct nio_polled *polled, int fd)
+static bool is_polled_fd(struct nio_polled *polled, int fd, bool is_write)
 {
-    if (NIO_UNLIKELY(fd < 0 || fd >= KNOWN_MAX))
-        return fd >= 0 && !nio_is_direct(fd) && polled->fd_kind(fd) == NIO_FD_POLLED;
+    if (NIO_UNLIKELY(fd < 0 || fd >= KNOWN_MAX)) {
+        enum nio_fd_kind kind = fd < 0 || nio_is_direct(fd) ? NIO_FD_BUFFERED : polled->fd_kind(fd);
+        return kind == NIO_FD_POLLED || (kind == NIO_FD_POLLED_READS && !is_write);
+    }
     if ((unsigned)fd >= polled->known_room && !make_known_room(polled, (unsigned)fd))
         return false;
     uint16_t *known = &polled->known[fd];
     if ((*known & KNOWN_COUNT) == 0) {
         enum nio_fd_kind kind = polled->fd_kind(fd);
-        *known = (uint16_t)((kind == NIO_FD_POLLED ? KNOWN_IS_POLLED : 0) |
+        *known = (uint16_t)((kind >= NIO_FD_POLLED_READS ? KNOWN_IS_POLLED : 0) |
+                            (kind == NIO_FD_POLLED_READS ? KNOWN_READS_ONLY : 0) |
                             (kind == NIO_FD_BUFFERED ? BELIEVED_BUFFERED : BELIEVED));
     }
     --*known;
-    return (*known & KNOWN_IS_POLLED) != 0;
+    return (*known & KNOWN_IS_POLLED) != 0 && !(is_write && (*known & KNOWN_READS_ONLY));
 }
 
 static void note_unpolled(struct nio_polled *polled, int fd)
@@ -117,14 +121,15 @@ static unsigned flags_of(const struct numio_op *op)
 bool nio_polled_takes(struct nio_polled *polled, const struct numio_op *op)
 {
     int fd = fd_of(op);
-    switch (nio_op_opcode(op)) {
+    unsigned opcode = nio_op_opcode(op);
+    switch (opcode) {
     case IORING_OP_READ:
     case IORING_OP_WRITE:
     case IORING_OP_READV:
     case IORING_OP_WRITEV:
         /* The file's own position is not moved by what ends later. */
         return flags_of(op) == 0 && op->_sqe[NIO_OP_WORD_OFFSET] != UINT64_MAX &&
-               is_polled_fd(polled, fd);
+               is_polled_fd(polled, fd, opcode == IORING_OP_WRITE || opcode == IORING_OP_WRITEV);
     case IORING_OP_CLOSE:
         if (fd >= 0 && (unsigned)fd < polled->known_room)
             polled->known[fd] = 0;

@@ -8,7 +8,7 @@
 #include "tests/numa/numa_disk.h"
 #include "tests/numa/numa_runtime.h"
 
-enum { STEPS = 400, ROUNDS = 2 };
+enum { STEPS = 250, ROUNDS = 2 };
 
 static uint64_t digest_of(enum numio_driver driver, uint64_t seed, uint64_t *ret_polled)
 {

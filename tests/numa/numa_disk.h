@@ -33,6 +33,7 @@ static inline bool disk_polls(const char *name)
 /* Makes a file system and mounts it; what fails is reported as a failure of the check `name`. */
 static inline bool disk_mount(const char *name)
 {
+    (void)umount(disk_folder);      /* of a program that was killed */
     (void)mkdir(disk_folder, 0700); /* mount() tells if it is not there */
     if (system("mke2fs /dev/nvme0n1 >/dev/null 2>&1") == 0 &&
         mount(disk_path, disk_folder, "ext2", 0, NULL) == 0)

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "tests/numa/numa_check.h"
@@ -117,6 +118,15 @@ static inline int kernel_home_of_cpu(int cpu)
         if (kernel_cpus_of_node(node) >> cpu & 1)
             own = node;
     return kernel_home_of_node(own);
+}
+
+static inline bool kernel_is_since(unsigned major_number, unsigned minor_number)
+{
+    struct utsname name;
+    unsigned seen_major = 0, seen_minor = 0;
+    if (uname(&name) != 0 || sscanf(name.release, "%u.%u", &seen_major, &seen_minor) != 2)
+        kernel_fail("uname");
+    return seen_major > major_number || (seen_major == major_number && seen_minor >= minor_number);
 }
 
 /* CPUs of one core with `cpu`, itself included. */
