@@ -165,6 +165,8 @@ bool nio_op_is_known(const struct numio_op *op, enum numio_driver profile, uint6
 #define NIO_OP_LINK (UINT64_C(4) << 8)
 #define NIO_OP_HARDLINK (UINT64_C(8) << 8)
 #define NIO_OP_RELATIONS (NIO_OP_DRAIN | NIO_OP_LINK | NIO_OP_HARDLINK)
+/* Likewise IOSQE_ASYNC: on a thread of the kernel from the start. */
+#define NIO_OP_ASYNC ((uint64_t)1 << 12)
 
 /* Whether the operation behind it in its batch belongs to the same chain. */
 static inline bool nio_op_is_linked(const struct numio_op *op)

@@ -32,6 +32,7 @@ IS_HALF(rw_flags, 3, 1);
 IS_HALF(msg_flags, 3, 1);
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first half of a word is the lower");
 
+_Static_assert(NIO_OP_ASYNC == (uint64_t)IOSQE_ASYNC << 8, "likewise");
 _Static_assert(NIO_OP_RELATIONS == (uint64_t)(IOSQE_IO_DRAIN | IOSQE_IO_LINK | IOSQE_IO_HARDLINK)
                                        << 8,
                "the flags are the second byte");

@@ -8,11 +8,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <numio/io.h>
 
 #include "runtime/base/compiler.h"
 #include "runtime/base/error.h"
+#include "runtime/driver/driver.h"
 
 /* ---- readers ------------------------------------------------------------------------------ */
 
@@ -163,12 +165,28 @@ int64_t numio_reader_line(struct numio_reader *reader, const char **ret_text)
 
 void numio_writer_init(struct numio_writer *writer, int fd, int64_t off, void *buf, size_t size)
 {
-    *writer = (struct numio_writer){ ._fd = fd, ._off = off, ._buf = buf, ._size = size };
+    *writer = (struct numio_writer){
+        ._fd = fd, ._off = off, ._buf = buf, ._size = size, ._is_terminal = isatty(fd) == 1
+    };
 }
 
 size_t numio_writer_pending(const struct numio_writer *writer)
 {
     return writer->_end - writer->_start;
+}
+
+/* The kernel writes to a terminal within the submission, and blocks there until there is room: a
+ * terminal's writes are for a thread of io-wq. */
+static int64_t write_parts(const struct numio_writer *writer, const struct iovec *parts, int count)
+{
+    struct numio_op op;
+    if (count == 1)
+        numio_op_write(&op, writer->_fd, parts->iov_base, parts->iov_len, writer->_off);
+    else
+        numio_op_writev(&op, writer->_fd, parts, count, writer->_off);
+    if (writer->_is_terminal)
+        op._sqe[0] |= NIO_OP_ASYNC;
+    return numio_op_await(&op);
 }
 
 /* One write of what is buffered and of `len` bytes more.  *done counts those of them that went. */
@@ -178,15 +196,11 @@ static int64_t write_once(struct numio_writer *writer, const char *bytes, size_t
     struct iovec parts[2] = { { writer->_buf + writer->_start, pending },
                               { (void *)(uintptr_t)bytes, len } };
     bool is_one = pending == 0 || len == 0;
-    int64_t n = is_one ? numio_pwrite(writer->_fd, parts[pending == 0].iov_base,
-                                      parts[pending == 0].iov_len, writer->_off)
-                       : numio_writev(writer->_fd, parts, 2, writer->_off);
-    if (n == -EINTR)
-        return 0;
+    int64_t n = write_parts(writer, &parts[pending == 0], is_one ? 1 : 2);
+    if (n < 0)
+        return n == -EINTR ? 0 : n;
     if (n == 0)
         return -ENOSPC;
-    if (n < 0)
-        return n;
     if (writer->_off >= 0)
         writer->_off += n;
     size_t from_buffer = (size_t)n < pending ? (size_t)n : pending;

@@ -8,6 +8,9 @@
  * in the reader, bytes that were not written stay in the writer, and the same call, made again,
  * goes on.  Reads and writes that are larger than the buffer pass it by.
  *
+ * They wait also where the descriptor has O_NONBLOCK, which stays as it is: standard input and
+ * output share it with other processes.
+ *
  * Context of all: a coroutine, and they suspend, unless said; one coroutine at a time.  Errors of
  * all: those of numio_read() and numio_write().
  */
@@ -72,6 +75,7 @@ struct numio_writer {
     int64_t _off;
     char *_buf;
     size_t _size, _start, _end; /* what is to be written: from _start to _end */
+    bool _is_terminal;          /* decided once, by numio_writer_init() */
 };
 
 /* As numio_reader_init().  What is not flushed when the writer is given up is not written. */

@@ -26,7 +26,9 @@
 NUMIO_BEGIN_DECLS
 
 /* Context: a coroutine, suspends.   Units: bytes; `off` -1 is the file's own position, and the only
- * offset for pipes and sockets, which do not refuse another as the system calls do. */
+ * offset for pipes and sockets, which do not refuse another as the system calls do.  A full
+ * terminal without O_NONBLOCK blocks the whole worker under a ring profile: write to one by a
+ * writer of <numio/bufio.h>, which sees to that. */
 NUMIO_EXPORT int64_t numio_read(int fd, void *buf, size_t len);
 NUMIO_EXPORT int64_t numio_write(int fd, const void *buf, size_t len);
 NUMIO_EXPORT int64_t numio_pread(int fd, void *buf, size_t len, int64_t off);

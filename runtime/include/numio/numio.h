@@ -19,6 +19,7 @@
 #include <numio/io.h>
 #include <numio/net.h>
 #include <numio/op.h>
+#include <numio/pipe.h>
 #include <numio/process.h>
 #include <numio/runtime.h>
 #include <numio/signal.h>
