@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "alloc/huge_pages.h"
 #include "alloc/io_buffer.h"
 #include "runtime/base/error.h"
 #include "runtime/base/mem.h"
@@ -218,6 +219,8 @@ static int build_parts(struct numio_handle *handle)
         nio_handle_add_reason(handle, reason);
     for (unsigned i = 0; (reason = nio_plan_reason(handle->plan, i)); i++)
         nio_handle_add_reason(handle, reason);
+    if (handle->config.huge_pages)
+        nio_handle_add_reason(handle, nio_huge_pages_objection(""));
     for (unsigned i = 0; i < handle->plan->node_count; i++)
         if ((rc = build_node(handle, i)) < 0)
             return rc;
