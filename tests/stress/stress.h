@@ -8,6 +8,7 @@
 #ifndef TESTS_STRESS_STRESS_H
 #define TESTS_STRESS_STRESS_H
 
+#include <dirent.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -57,6 +58,18 @@ static inline void stress_jitter(struct nio_rng *rng)
 {
     for (uint32_t i = nio_rng_below(rng, STRESS_SPINS); i > 0; i--)
         nio_cpu_relax();
+}
+
+/* How many entries a folder has: /proc/self/task, /proc/self/fd. */
+static inline unsigned stress_count_entries(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    unsigned count = 0;
+    STRESS_CHECK(dir != NULL);
+    while (readdir(dir))
+        count++;
+    (void)closedir(dir); /* only read from */
+    return count;
 }
 
 /* One turn of a loop that waits for another thread: spins, and yields when that takes long. */

@@ -10,7 +10,6 @@
  *
  * NUMIO_STRESS_DRIVER names one profile, to replay a seed there alone.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -337,22 +336,11 @@ static int64_t run_all(void *arg)
     return 0;
 }
 
-static unsigned count_fds(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    unsigned count = 0;
-    STRESS_CHECK(dir != NULL);
-    while (readdir(dir))
-        count++;
-    (void)closedir(dir); /* only read from */
-    return count;
-}
-
 static void live(enum numio_driver driver, uint64_t *seed)
 {
     struct numio_runtime *runtime;
     struct numio_config config;
-    unsigned before = count_fds();
+    unsigned before = stress_count_entries("/proc/self/fd");
     listen_here();
     STRESS_CHECK(numio_config_init(&config, sizeof config) == 0);
     config.driver = driver;
@@ -362,7 +350,7 @@ static void live(enum numio_driver driver, uint64_t *seed)
     STRESS_CHECK(numio_block_on(numio_runtime_handle(runtime), run_all, seed) == 0);
     numio_runtime_destroy(runtime);
     STRESS_CHECK(close(listener) == 0);
-    for (unsigned i = 0; count_fds() != before; i++) {
+    for (unsigned i = 0; stress_count_entries("/proc/self/fd") != before; i++) {
         STRESS_CHECK(i < FDS_PATIENCE_MS);
         (void)usleep(1000);
     }

@@ -9,7 +9,6 @@
  * If the drivers are taken down before every worker has left its loop [ST1] [ST2], ThreadSanitizer
  * reports the driver that is destroyed in use.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 
@@ -262,17 +261,6 @@ static void live(struct life *life, struct nio_rng *rng, uint64_t *seed)
     numio_handle_unref(life->handle);
 }
 
-static unsigned count_threads(void)
-{
-    DIR *dir = opendir("/proc/self/task");
-    unsigned count = 0;
-    STRESS_CHECK(dir != NULL);
-    while (readdir(dir))
-        count++;
-    (void)closedir(dir); /* only read from */
-    return count;
-}
-
 static void *do_nothing(void *arg)
 {
     return arg;
@@ -285,13 +273,13 @@ static unsigned count_quiet_threads(void)
     STRESS_CHECK(pthread_create(&thread, NULL, do_nothing, NULL) == 0);
     (void)pthread_join(thread, NULL); /* cannot fail: joined once */
     (void)usleep(10000);              /* it disappears from /proc a little later */
-    return count_threads();
+    return stress_count_entries("/proc/self/task");
 }
 
 /* The threads that end runtimes in the background free the memory after everything else. */
 static void wait_for_threads(unsigned quiet)
 {
-    for (unsigned i = 0; count_threads() > quiet; i++) {
+    for (unsigned i = 0; stress_count_entries("/proc/self/task") > quiet; i++) {
         STRESS_CHECK(i < THREAD_PATIENCE_MS);
         (void)usleep(1000);
     }
