@@ -245,6 +245,8 @@ static int64_t accept_some(void *arg)
     return 1;
 }
 
+/* The sockets are closed as they are made, by plain calls: ThreadSanitizer knows of descriptors by
+ * those alone, and would take one of the same number that the ring makes later for this one. */
 static int64_t connect_some(void *arg)
 {
     struct nio_rng *rng = arg;
@@ -253,7 +255,7 @@ static int64_t connect_some(void *arg)
         STRESS_CHECK(fd >= 0);
         int64_t rc = numio_within(nio_rng_below(rng, DEADLINE_NS * 2),
                                   numio_connect(fd, (struct sockaddr *)&address, sizeof address));
-        STRESS_CHECK(numio_close(fd) == 0);
+        STRESS_CHECK(close(fd) == 0);
         if (is_stopped(rc))
             return 0;
     }
