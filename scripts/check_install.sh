@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # check_install.sh PREFIX OUT: builds tests/consumer in the folder OUT against the numio installed
 # under PREFIX, in C and in C++, and runs it: found by find_package and by pkg-config, static and
-# shared; all of it once more after the prefix has moved, when the old place is gone.
+# shared; all of it once more after the prefix has moved, when the old place is gone.  `numio bench`
+# finds the numio-bench that is installed with it.
 set -euo pipefail
 if [ $# -ne 2 ]; then
     echo "usage: check_install.sh PREFIX OUT" >&2
@@ -73,13 +74,32 @@ by_pkg_config() {
     needs_no_numio "$build/c_static"
 }
 
+# With its own list, and without a source tree, though PREFIX may lie in one.
+finds_its_bench() {
+    local prefix=$1 tool text
+    tool=$(find "$prefix" -type f -path '*/bin/numio')
+    echo "$tool bench"
+    text=$("$tool" bench --list)
+    grep -qx spawn_many_local <<<"$text" || {
+        echo "$tool bench --list does not list the scenarios of numio-bench" >&2
+        return 1
+    }
+    text=$("$tool" bench --help)
+    grep -q 'need the source tree' <<<"$text" || {
+        echo "$tool bench --help does not say that peers need the source tree" >&2
+        return 1
+    }
+}
+
 if [ -d "$moved" ]; then
     echo "$moved is in the way" >&2
     exit 1
 fi
 by_find_package "$prefix" "$out/cmake"
 by_pkg_config "$prefix" "$out/pkg_config"
+finds_its_bench "$prefix"
 mv "$prefix" "$moved"
 trap 'mv "$moved" "$prefix"' EXIT
 by_find_package "$moved" "$out/moved_cmake"
 by_pkg_config "$moved" "$out/moved_pkg_config"
+finds_its_bench "$moved"

@@ -8,6 +8,7 @@
 #include <numio/base.h>
 
 #include "runtime/tool/check.h"
+#include "runtime/tool/tool_bench.h"
 #include "runtime/tool/tool_info.h"
 #include "runtime/tool/tool_options.h"
 #include "runtime/tool/tool_term.h"
@@ -24,6 +25,8 @@ static int run_command(const struct tool_options *options)
         return check_run(options, &term);
     case TOOL_TOUR:
         return tour_run(options, &term);
+    case TOOL_BENCH:
+        return tool_bench(options->bench_arguments);
     case TOOL_VERSION:
         puts("numio " NUMIO_VERSION);
         return 0;

@@ -59,9 +59,12 @@ static const char help_text[] =
     "       numio tour [OPTIONS]            tasks, files, sockets, time, cancelling: checked\n"
     "       numio numa-check [OPTIONS] [--json]   whether pages, threads and interrupts are on\n"
     "                                       their nodes, and how far the nodes are apart\n"
+    "       numio bench [ARGUMENTS]         measures, beside Tokio and others in a source tree\n"
+    "                                       (scripts/bench.sh), else alone (numio-bench); its\n"
+    "                                       own --help says with which arguments\n"
     "       numio --help | --version\n"
     "\n"
-    "Options of all (each sets the environment variable in brackets):\n"
+    "Options of all but bench (each sets the environment variable in brackets):\n"
     "  --topology STR   another machine: \"pack:2 numa:1 core:4 pu:1\" (hwloc's synthetic\n"
     "                   notation) or the path of an hwloc XML file      [NUMIO_TOPOLOGY]\n"
     "  --shard-by WHAT  what a node is: package, numa or l3             [NUMIO_SHARD_BY]\n"
@@ -205,6 +208,8 @@ static int parse_command(const char *word, struct tool_options *options)
         options->command = TOOL_TOUR;
     else if (strcmp(word, "numa-check") == 0)
         options->command = TOOL_CHECK;
+    else if (strcmp(word, "bench") == 0)
+        options->command = TOOL_BENCH;
     else if (strcmp(word, "help") == 0)
         options->command = TOOL_HELP;
     else
@@ -233,10 +238,12 @@ int tool_options_parse(int argc, char **argv, struct tool_options *ret_options)
     bool has_word = argc > 1 && argv[1][0] != '-';
     int status = has_word ? parse_command(argv[1], &options) : 0;
     optind = has_word ? 2 : 1;
-    if (status == 0)
+    if (options.command == TOOL_BENCH)
+        options.bench_arguments = argv + 1; /* all the rest is for another program */
+    else if (status == 0)
         status = parse_options(argc, argv, &options);
     if (status == 0 && options.command == TOOL_NO_COMMAND)
-        status = usage_error("say what to do: info, tour or numa-check", NULL);
+        status = usage_error("say what to do: info, tour, numa-check or bench", NULL);
     bool has_runtime = options.command == TOOL_INFO || options.command == TOOL_TOUR ||
                        options.command == TOOL_CHECK;
     if (status == 0 && has_runtime) {

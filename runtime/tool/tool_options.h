@@ -10,7 +10,15 @@
 
 #include <numio/config.h>
 
-enum tool_command { TOOL_NO_COMMAND, TOOL_HELP, TOOL_VERSION, TOOL_INFO, TOOL_TOUR, TOOL_CHECK };
+enum tool_command {
+    TOOL_NO_COMMAND,
+    TOOL_HELP,
+    TOOL_VERSION,
+    TOOL_INFO,
+    TOOL_TOUR,
+    TOOL_CHECK,
+    TOOL_BENCH
+};
 
 struct tool_options {
     enum tool_command command;
@@ -20,6 +28,7 @@ struct tool_options {
     /* tour only */
     const char *file; /* NULL: make one */
     uint64_t task_count, read_count, file_bytes;
+    char **bench_arguments; /* bench only: argv from its word on, not looked at */
 };
 
 /* Returns 0, or the exit status after having said on stderr what is wrong. */
