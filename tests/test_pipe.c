@@ -3,6 +3,7 @@
 #include "tests/runtime_fixture.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <termios.h>
@@ -10,6 +11,7 @@
 #include "tests/steps.h"
 
 enum { BUFFER_BYTES = 512, SOON_NS = 2000000, MANY_BYTES = 200000, TERMINAL_BYTES = 65536 };
+enum { NOBODY = 65534, PIPES_MAX = 400, SKIP = 77 };
 
 static void run(struct numio_runtime *runtime, int64_t (*fn)(void *arg), void *arg)
 {
@@ -45,6 +47,86 @@ Test(pipe, a_refused_room_is_told_and_leaves_nothing)
     cr_assert_eq(fds[0], -1);
     cr_assert_eq(fixture_count_fds(), before);
 }
+
+/* ---- what an ordinary user may have ------------------------------------------------------- */
+
+/* In a child: gives up what root may.  Returns 0, or the child's exit status after saying why. */
+static int become_ordinary(void)
+{
+    if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setgid(NOBODY) < 0 || setuid(NOBODY) < 0)) {
+        (void)fprintf(stderr, "this root may not become another user: %s", strerror(errno));
+        return SKIP;
+    }
+    return 0;
+}
+
+static long read_limit(const char *path)
+{
+    char line[32] = "";
+    FILE *file = fopen(path, "re");
+    if (!file || !fgets(line, sizeof line, file))
+        line[0] = '\0';
+    if (file)
+        (void)fclose(file); /* only read from */
+    return strtol(line, NULL, 10);
+}
+
+static int asks_for_more_than_the_limit(void)
+{
+    int fds[2] = { -1, -1 }, rc = become_ordinary();
+    if (rc != 0)
+        return rc;
+    long bytes_max = read_limit("/proc/sys/fs/pipe-max-size");
+    FIXTURE_CHILD_CHECK(bytes_max > 0, "no /proc/sys/fs/pipe-max-size");
+    unsigned before = fixture_count_fds();
+    rc = numio_pipe(fds, (size_t)bytes_max + 1);
+    FIXTURE_CHILD_CHECK(rc == -EPERM, "%d", rc);
+    FIXTURE_CHILD_CHECK(strstr(numio_strerror_detail(), "/proc/sys/fs/pipe-max-size"));
+    FIXTURE_CHILD_CHECK(fds[0] == -1 && fds[1] == -1 && fixture_count_fds() == before);
+    rc = numio_pipe(fds, (size_t)bytes_max); /* all that is allowed */
+    FIXTURE_CHILD_CHECK(rc == 0, "%d", rc);
+    FIXTURE_CHILD_CHECK(fcntl(fds[1], F_GETPIPE_SZ) >= bytes_max);
+    return 0;
+}
+
+Test(pipe, an_ordinary_user_is_refused_more_than_the_limit_of_a_pipe, .timeout = 20)
+{
+    fixture_expect_child(asks_for_more_than_the_limit);
+}
+
+/* Each of the size that is allowed, until all together are too many. */
+static int asks_for_too_many(void)
+{
+    int fds[2], rc = become_ordinary();
+    if (rc != 0)
+        return rc;
+    long bytes_max = read_limit("/proc/sys/fs/pipe-max-size");
+    FIXTURE_CHILD_CHECK(bytes_max > 0, "no /proc/sys/fs/pipe-max-size");
+    long pages_soft = read_limit("/proc/sys/fs/pipe-user-pages-soft");
+    long enough = pages_soft * sysconf(_SC_PAGESIZE) / bytes_max + 1;
+    if (pages_soft == 0 || enough > PIPES_MAX) {
+        (void)fprintf(stderr, "pipe-user-pages-soft is %ld: not to be reached", pages_soft);
+        return SKIP;
+    }
+    long count = 0;
+    while (count < enough && (rc = numio_pipe(fds, (size_t)bytes_max)) == 0)
+        count++;
+    FIXTURE_CHILD_CHECK(rc == -EPERM, "%d after %ld of %ld pipes", rc, count, enough);
+    FIXTURE_CHILD_CHECK(strstr(numio_strerror_detail(), "/proc/sys/fs/pipe-user-pages-soft"));
+    unsigned before = fixture_count_fds();
+    FIXTURE_CHILD_CHECK(numio_pipe(fds, (size_t)bytes_max) == -EPERM);
+    FIXTURE_CHILD_CHECK(fixture_count_fds() == before);
+    rc = numio_pipe(fds, 0); /* a small one is not refused */
+    FIXTURE_CHILD_CHECK(rc == 0, "%d", rc);
+    return 0;
+}
+
+Test(pipe, an_ordinary_user_is_refused_more_than_all_its_pipes_may_have, .timeout = 20)
+{
+    fixture_expect_child(asks_for_too_many);
+}
+
+/* ---- writing for nobody ------------------------------------------------------------------- */
 
 static int64_t write_for_nobody(void *arg)
 {

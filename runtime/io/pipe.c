@@ -15,7 +15,10 @@ static int set_room(int fd, size_t bytes)
         return nio_error(-EINVAL, "pipe: room for %zu bytes is more than a pipe can have", bytes);
     if (fcntl(fd, F_SETPIPE_SZ, (int)bytes) >= 0)
         return 0;
-    return nio_error(-errno, "pipe: no room for %zu bytes; see /proc/sys/fs/pipe-max-size", bytes);
+    return nio_error(-errno,
+                     "pipe: no room for %zu bytes; see /proc/sys/fs/pipe-max-size and, for all "
+                     "pipes of a user, /proc/sys/fs/pipe-user-pages-soft",
+                     bytes);
 }
 
 int numio_pipe(int ret_fds[2], size_t bytes)

@@ -17,8 +17,9 @@ NUMIO_BEGIN_DECLS
 
 /* A pipe with room for at least `bytes`, 0: what the kernel gives; both ends closed on exec.
  * Context: any thread; never suspends.   Owns: both ends are the caller's; [0] is read from.
- * Errors:  -EPERM more than /proc/sys/fs/pipe-max-size allows; -EINVAL more than a pipe can have;
- *          those of pipe2(2). */
+ * Errors:  -EPERM to a user without CAP_SYS_RESOURCE: more than /proc/sys/fs/pipe-max-size allows,
+ *          or all pipes of that user together have more than pipe-user-pages-soft or -hard beside
+ *          it allow; -EINVAL more than a pipe can have; those of pipe2(2). */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_pipe(int ret_fds[2], size_t bytes);
 
 /* Moves bytes through the buffers' memory from a reader to a writer until the reader's end, or
