@@ -11,7 +11,7 @@
 
 enum { LINE_BYTES = 4096, HEAD_BYTES = 8192, BLOCK_BYTES = 16384, LOOKS = 40, TYPES = 6 };
 static const uint64_t look_ns = 250000000, slow_ns = 10000000000;
-static const char ok[] = "200 OK", bad[] = "400 Bad Request";
+static const char ok[] = "200 OK", bad[] = "400 Bad Request", slow[] = "408 Request Timeout";
 static const char *const types[TYPES][2] = {
     { ".html", "text/html" }, { ".css", "text/css" },  { ".js", "text/javascript" },
     { ".txt", "text/plain" }, { ".png", "image/png" }, { ".svg", "image/svg+xml" },
@@ -43,7 +43,8 @@ static const char *decode(char *target)
     return ok;
 }
 
-/* Reads a head, for its status and path.  Returns 0; a negative errno value: nobody waits. */
+/* Reads a head, for its status and path.  Returns 0; a negative errno value: nobody waits.  Called
+ * within a deadline, which ends the reading, not the answer to it. */
 static int64_t read_request(struct connection *c)
 {
     const char *line;
@@ -54,9 +55,9 @@ static int64_t read_request(struct connection *c)
         c->head[used++] = '\n';
     }
     c->head[used] = '\0';
-    c->status = n == 0 ? bad : "431 Request Header Fields Too Large";
+    c->status = n == 0 ? bad : n == -ETIMEDOUT ? slow : "431 Request Header Fields Too Large";
     if (n != 0)
-        return n > 0 || n == -EMSGSIZE ? 0 : n;
+        return n > 0 || n == -EMSGSIZE || n == -ETIMEDOUT ? 0 : n;
     char *target = strchr(c->head, ' '), *end = target ? strchr(target + 1, ' ') : NULL;
     if (!end || target[1] != '/' || strncmp(end, " HTTP/1.1\n", 10) != 0 ||
         strlen(c->head) < (size_t)used || !strcasestr(end, "\nHost:"))
@@ -109,8 +110,7 @@ static int64_t serve_client(int fd, void *arg)
     numio_reader_init(&c.in, fd, -1, c.in_buf, sizeof c.in_buf);
     numio_writer_init(&c.out, fd, -1, c.out_buf, sizeof c.out_buf);
     for (int looks = LOOKS; looks > 0; looks--) { /* short ones, to notice the server's end */
-        c.ends =
-            atomic_load_explicit((_Atomic bool *)arg, memory_order_relaxed); /* relaxed: hint */
+        c.ends = atomic_load_explicit((_Atomic bool *)arg, memory_order_relaxed); /* relaxed hint */
         int64_t n = numio_within(look_ns, numio_reader_peek(&c.in, 1, &bytes));
         if (n > 0 && answer(&c))
             looks = LOOKS;

@@ -246,7 +246,11 @@ try:  # a byte now and then does not help
 except OSError:
     pass
 assert 9 < time.monotonic() - begin < 30, time.monotonic() - begin
-assert all_of(stalled) == b"" and all_of(silent) == b""
+for late in (stalled, trickle):  # is told so; the answer is one packet, which a reset may follow
+    got = late.recv(65536)
+    assert got.startswith(b"HTTP/1.1 408 ") and got.count(b"HTTP/1.1 ") == 1, got
+    assert b"\r\nConnection: close\r\n" in got and b"\r\nContent-Length: 0\r\n" in got, got
+assert all_of(stalled) == b"" and all_of(silent) == b""  # who has asked nothing is told nothing
 time.sleep(max(0, begin + 16 - time.monotonic()))
 try:
     length = len(all_of(deaf))
