@@ -203,9 +203,9 @@ static int64_t forward_by_deadlines(void *arg)
         rc = numio_within(SOON_NS, numio_forward(&reader, &writer, UINT64_MAX, &done));
         EXPECT(rc == 0 || rc == -ETIMEDOUT);
         strikes += rc != 0;
-        int64_t n = numio_read(to[0], got + came, 3000);
-        EXPECT(n > 0);
-        came += (size_t)n;
+        int64_t n = numio_within(SOON_NS, numio_read(to[0], got + came, 3000));
+        EXPECT(n > 0 || n == -ETIMEDOUT); /* on a busy machine nothing may have moved */
+        came += n > 0 ? (size_t)n : 0;
     } while (rc != 0);
     EXPECT(numio_close(to[1]) == 0);
     EXPECT(strikes > 10 && done == sizeof bytes);
