@@ -111,6 +111,46 @@ check_files() {
         fail "a connection is not kept"
 }
 
+# part RANGE FIRST LAST: a 206 with the bytes FIRST to LAST of big.bin.
+part() {
+    local head length=$(($3 - $2 + 1))
+    get --range "$1" --dump-header "$work/head" "$url/big.bin" |
+        cmp - <(tail -c +$(($2 + 1)) "$site/big.bin" | head -c "$length") || fail "$1: other bytes"
+    head=$(tr -d '\r' <"$work/head")
+    grep -qx 'HTTP/1.1 206 Partial Content' <<<"$head" || fail "$1: $head"
+    grep -qx "Content-Range: bytes $2-$3/5000003" <<<"$head" || fail "$1: $head"
+    grep -qx "Content-Length: $length" <<<"$head" || fail "$1: $head"
+}
+
+check_ranges() {
+    local size=5000003 range head
+    part 0-0 0 0
+    part 1000-70000 1000 70000
+    part 16383-16384 16383 16384
+    part "4000000-" 4000000 $((size - 1))
+    part 0- 0 $((size - 1))
+    part "$((size - 1))-" $((size - 1)) $((size - 1))
+    part 5-99999999999999999999999 5 $((size - 1))
+    part "5000000-$size" 5000000 $((size - 1))
+    part -1 $((size - 1)) $((size - 1))
+    part -100000 $((size - 100000)) $((size - 1))
+    part "-$size" 0 $((size - 1))
+    part -99999999999999999999999 0 $((size - 1))
+    for range in "$size-" "$size-$((size + 5))" 99999999999999999999999- -0; do
+        status 416 --range "$range" "$url/big.bin"
+        head=$(get --range "$range" --include "$url/big.bin" | tr -d '\r')
+        grep -qx "Content-Range: bytes \*/$size" <<<"$head" || fail "416 does not say the size"
+        grep -qx 'Content-Length: 0' <<<"$head" || fail "416 has a length: $head"
+    done
+    status 416 --range 0- "$url/empty.js"
+    status 404 --range 0-5 "$url/none"
+    # a download that was broken off goes on
+    head -c 1234567 "$site/big.bin" >"$work/resumed"
+    get --continue-at - --output "$work/resumed" "$url/big.bin" || fail "--continue-at: status $?"
+    cmp "$work/resumed" "$site/big.bin" || fail "--continue-at: other bytes"
+    get --head "$url/" | tr -d '\r' | grep -qx 'Accept-Ranges: bytes' || fail "no Accept-Ranges"
+}
+
 # A hundred at a time, each body by its sum.
 check_crowd() {
     local i arguments=()
@@ -138,6 +178,7 @@ check_wrk() {
 for driver in epoll defer sqpoll; do
     start NUMIO_DRIVER=$driver
     check_files
+    check_ranges
     check_crowd
     check_wrk
     stop
@@ -209,6 +250,22 @@ got = ask(many + b"HEAD /big.bin HTTP/1.1\r\n" + HOST + end)
 codes = [part[:3] for part in got.split(b"HTTP/1.1 ")[1:]]
 assert codes == [b"200", b"404", b"200"] * 40 + [b"200"], codes
 assert got.endswith(b"\r\n\r\n") and b"Content-Length: 5000003" in got, got[-200:]
+
+# What is no range, or several, gets all of the file; so does who has one version of it, and HEAD
+# has no parts.  The first field lies where the path of "/" is completed.
+home = b"<p>home</p>\n"
+for field in (b"bytes=5", b"bytes=", b"bytes=-", b"bytes=5-2", b"bytes=1-2,4-5", b"bytes=a-2",
+              b"bytes=1-b", b"bytes=1-2 ", b"bytes=--2", b"bytes=-2-4", b"bytes= 1-2",
+              b"bytes=+1-2", b"lines=1-2", b"1-2", b"bytes=1-2\r\nIf-Range: \"x\"", b"bytes=1-2-"):
+    got = ask(b"GET / HTTP/1.1\r\nRange: " + field + b"\r\n" + HOST + end)
+    assert got.startswith(b"HTTP/1.1 200 ") and got.endswith(b"\r\n\r\n" + home), (field, got)
+got = ask(b"HEAD / HTTP/1.1\r\nRange: bytes=1-2\r\n" + HOST + end)
+assert got.startswith(b"HTTP/1.1 200 ") and b"Content-Length: %d" % len(home) in got, got
+got = ask(b"".join(b"GET / HTTP/1.1\r\nrange: bytes=%s\r\n" % field + HOST + b"\r\n"
+                   for field in (b"3-6", b"99-", b"-3")) + b"GET / HTTP/1.1\r\n" + HOST + end)
+parts = [part.partition(b"\r\n\r\n") for part in got.split(b"HTTP/1.1 ")[1:]]
+assert [(head[:3], body) for head, _, body in parts] == \
+    [(b"206", b"home"), (b"416", b""), (b"206", b"p>\n"), (b"200", home)], parts
 
 # Byte by byte is slow, but not too slow.
 with connect() as sock:
