@@ -40,16 +40,22 @@ enum { RANKS_MAX = 16 };
 static _Thread_local uint32_t held[RANKS_MAX];
 static _Thread_local unsigned held_count;
 
+/* Of an object that a user has zero-initialised: nothing is locked inside of it. */
+static uint32_t rank_of(const struct nio_lock *lock)
+{
+    return lock->rank ? lock->rank : NIO_RANK_LEAF;
+}
+
 void nio_lock_rank_enter(const struct nio_lock *lock)
 {
     NIO_ASSERT(held_count < RANKS_MAX);
-    NIO_ASSERT(held_count == 0 || held[held_count - 1] < lock->rank);
-    held[held_count++] = lock->rank;
+    NIO_ASSERT(held_count == 0 || held[held_count - 1] < rank_of(lock));
+    held[held_count++] = rank_of(lock);
 }
 
 void nio_lock_rank_leave(const struct nio_lock *lock)
 {
-    NIO_ASSERT(held_count > 0 && held[held_count - 1] == lock->rank);
+    NIO_ASSERT(held_count > 0 && held[held_count - 1] == rank_of(lock));
     held_count--;
 }
 #endif

@@ -18,6 +18,7 @@
 #include "runtime/base/compiler.h"
 
 enum nio_lock_rank {
+    NIO_RANK_ZERO = 0,    /* task/wait.h: of objects that may be zero-initialised; as LEAF */
     NIO_RANK_RUNTIME = 1, /* runtime.c: start and stop */
     NIO_RANK_END,         /* sched/close.c: the last look at the counters; reports */
     NIO_RANK_BLOCKING,    /* blocking/: the pool's queue */

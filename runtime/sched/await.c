@@ -11,6 +11,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/sched/source.h"
+#include "runtime/sched/wait_await.h"
 #include "runtime/task/op_done.h"
 #include "runtime/task/state.h"
 
@@ -40,6 +41,13 @@ void nio_co_charge(struct nio_co *co)
     }
     co->task.flags |= NIO_TASK_YIELDED;
     nio_co_suspend(co);
+}
+
+void nio_charge_spent(void)
+{
+    struct nio_co *co = nio_co_current();
+    if (co)
+        nio_co_charge(co);
 }
 
 void nio_co_go_to(struct nio_co *co, unsigned worker)
@@ -128,11 +136,15 @@ void nio_direct_note_close(const struct numio_op *op)
 int64_t numio_op_await(struct numio_op *op)
 {
     struct nio_co *co = nio_co_current();
+    if (NIO_UNLIKELY(!co) && nio_op_is_wait(op))
+        return nio_wait_await(op);
     if (NIO_UNLIKELY(!co))
         return nio_error(-EINVAL, "numio_op_await: not called from a coroutine");
     struct nio_worker *worker = nio_worker_current();
     if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
         return nio_refuse_forked_child();
+    if (NIO_UNLIKELY(nio_op_is_wait(op)))
+        return nio_wait_await(op);
     struct nio_task *task = &co->task;
     bool is_close = opcode_of(op) == IORING_OP_CLOSE;
     int stop = nio_co_stop(co);
@@ -178,6 +190,15 @@ void nio_op_send_cancel(struct nio_worker *worker, struct numio_op *op)
     enum nio_op_state kind = nio_op_kind(op);
     if (NIO_UNLIKELY(kind == NIO_OP_MEMBER || kind == NIO_OP_LINKED)) {
         nio_batch_send_cancel(worker, op);
+        return;
+    }
+    if (NIO_UNLIKELY(kind == NIO_OP_CHOICE)) {
+        nio_choice_send_cancel(worker, nio_op_choice(op));
+        return;
+    }
+    if (nio_op_is_wait(op)) {
+        op->_flags |= NIO_OP_CANCEL_SENT; /* before it may be gone */
+        nio_wait_cancel(op);
         return;
     }
     if (op->_flags & NIO_OP_SOURCE) {
@@ -240,6 +261,10 @@ int numio_op_start(struct numio_op *op, struct numio_context *cx)
     if (op->_next)
         op->_next->_prev = op;
     task->ops = op;
+    if (NIO_UNLIKELY(nio_op_is_wait(op))) {
+        (void)nio_wait_start(op, task); /* the poll shows whether it has ended */
+        return 0;
+    }
     nio_state_ref(task); /* given up by nio_op_done() */
     nio_set_flush_cost(worker, op);
     nio_driver_submit(worker->driver, op);
@@ -262,7 +287,7 @@ void numio_op_cancel(struct numio_op *op, struct numio_context *cx)
     if (!worker || op->_state == NIO_OP_FRESH || nio_op_is_done(op) ||
         (op->_flags & NIO_OP_CANCEL_SENT))
         return;
-    if (op->_driver == worker->driver) {
+    if (op->_driver == worker->driver || nio_op_is_wait(op)) {
         nio_op_send_cancel(worker, op);
         return;
     }

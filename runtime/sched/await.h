@@ -8,6 +8,7 @@
 #include <numio/deadline.h>
 
 #include "runtime/sched/worker.h"
+#include "runtime/task/op_done.h"
 #include "runtime/task/state.h"
 
 /* The running coroutine, NULL outside of one. */
@@ -23,6 +24,18 @@ static NIO_ALWAYS_INLINE void nio_co_suspend(struct nio_co *co)
 void nio_co_go_to(struct nio_co *co, unsigned worker);
 /* Spends one unit of the coop budget; lets others run first when it is used up. */
 void nio_co_charge(struct nio_co *co);
+/* The same for what runs, if that is a coroutine; on other threads it does nothing. */
+NIO_COLD void nio_charge_spent(void);
+static inline void nio_charge(void)
+{
+    struct nio_worker *worker = nio_worker_current();
+    if (NIO_UNLIKELY(!worker))
+        return;
+    if (NIO_UNLIKELY(nio_budget_is_spent(&worker->budget)))
+        nio_charge_spent();
+    else
+        nio_budget_spend(&worker->budget);
+}
 
 /* Why the coroutine should not begin to wait: -ECANCELED, -ETIMEDOUT, or 0. */
 NIO_COLD int nio_co_stop_late(const struct nio_co *co);
@@ -31,6 +44,13 @@ static NIO_ALWAYS_INLINE int nio_co_stop(const struct nio_co *co)
     bool may_stop = nio_state_is_stopped(&co->task) || co->deadline;
     return NIO_UNLIKELY(may_stop) ? nio_co_stop_late(co) : 0;
 }
+
+/* Deadline scopes of a plain thread: sched/deadline_thread.c.  The last: when its innermost scope
+ * ends, UINT64_MAX without one. */
+int nio_thread_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns);
+bool nio_thread_deadline_is(const struct numio_deadline *deadline);
+int nio_thread_deadline_pop(struct numio_deadline *deadline);
+uint64_t nio_thread_deadline_ns(void);
 
 /* Whether the driver of the calling worker can do it; true outside of the workers, where it fails
  * for another reason. */
@@ -46,7 +66,10 @@ NIO_COLD int nio_co_go_to_ring(struct nio_co *co, const struct numio_op *op, boo
 void nio_direct_note_close(const struct numio_op *op);
 /* Owner of a batch's ring: asks the kernel to end what is left of it. */
 void nio_batch_send_cancel(struct nio_worker *worker, struct numio_op *member);
-/* Owner of the operation's ring: asks the kernel to end it, and its batch with it. */
+/* The same of a selection: sched/select.c. */
+void nio_choice_send_cancel(struct nio_worker *worker, struct nio_choice *choice);
+/* Owner of the operation's ring, or of a wait that has none: asks the kernel to end it, and its
+ * batch with it. */
 void nio_op_send_cancel(struct nio_worker *worker, struct numio_op *op);
 /* Takes an ended operation off its future's list. */
 void nio_op_unlink(struct nio_task *task, struct numio_op *op);

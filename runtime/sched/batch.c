@@ -19,6 +19,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/sched/await.h"
+#include "runtime/sched/wait_await.h"
 #include "runtime/task/op_done.h"
 
 /* The operations of the chain that begins here: at least 1. */
@@ -37,6 +38,9 @@ static int check(const struct numio_op *ops, unsigned count, unsigned chain_max)
     unsigned length = 0;
     for (unsigned i = 0; i < count; i++) {
         bool is_behind = i > 0 && nio_op_is_linked(&ops[i - 1]);
+        if (nio_op_is_wait(&ops[i]) && (is_behind || nio_op_is_linked(&ops[i])))
+            return nio_error(-EINVAL,
+                             "batch: operation %u waits for a task, and no chain can have it", i);
         length = is_behind ? length + 1 : 1;
         if (nio_op_is_link_timeout(&ops[i]) && (!is_behind || nio_op_is_link_timeout(&ops[i - 1])))
             return nio_error(-EINVAL,
@@ -65,7 +69,9 @@ static void submit(struct nio_worker *worker, struct numio_op *ops, unsigned cou
     for (unsigned i = 0, length; i < count; i += length) {
         length = chain_length(&ops[i]);
         nio_set_flush_cost(worker, &ops[i]);
-        if (length == 1)
+        if (NIO_UNLIKELY(nio_op_is_wait(&ops[i])))
+            nio_wait_submit(&ops[i]);
+        else if (length == 1)
             nio_driver_submit(worker->driver, &ops[i]);
         else
             nio_driver_submit_chain(worker->driver, &ops[i], length);
@@ -120,7 +126,10 @@ void nio_batch_send_cancel(struct nio_worker *worker, struct numio_op *member)
         if (nio_op_is_done(op) || (op->_flags & NIO_OP_CANCEL_SENT))
             continue;
         op->_flags |= NIO_OP_CANCEL_SENT;
-        nio_driver_cancel(worker->driver, op);
+        if (nio_op_is_wait(op))
+            nio_wait_cancel(op);
+        else
+            nio_driver_cancel(worker->driver, op);
     }
 }
 

@@ -31,7 +31,7 @@ int numio_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns)
 {
     struct nio_co *co = nio_co_current();
     if (!co)
-        return nio_error(-EINVAL, "deadline: pushed outside of a coroutine");
+        return nio_thread_deadline_push(deadline, timeout_ns);
     struct nio_worker *worker = nio_worker_current();
     if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
         return nio_refuse_forked_child();
@@ -71,6 +71,8 @@ static bool take_back(struct nio_co *co, struct numio_op *timer)
 int numio_deadline_pop(struct numio_deadline *deadline)
 {
     struct nio_co *co = nio_co_current();
+    if (!co && deadline && nio_thread_deadline_is(deadline))
+        return nio_thread_deadline_pop(deadline);
     if (!co || !deadline || co->deadline != deadline)
         return nio_error(-EINVAL, "deadline: popped one that is not the innermost scope of the "
                                   "calling coroutine");
@@ -85,9 +87,12 @@ int numio_deadline_pop(struct numio_deadline *deadline)
 int64_t numio_deadline_left(void)
 {
     const struct nio_co *co = nio_co_current();
-    if (!co || !co->deadline)
+    uint64_t at_ns = !co            ? nio_thread_deadline_ns()
+                     : co->deadline ? co->deadline->_at_ns
+                                    : UINT64_MAX;
+    uint64_t now_ns = nio_now_ns();
+    if (at_ns == UINT64_MAX)
         return INT64_MAX;
-    uint64_t at_ns = co->deadline->_at_ns, now_ns = nio_now_ns();
     if (now_ns >= at_ns)
         return 0;
     return at_ns - now_ns < INT64_MAX ? (int64_t)(at_ns - now_ns) : INT64_MAX;

@@ -9,6 +9,8 @@
  * Ending a handle reads the result, drops the handle's reference and sets the caller's pointer to
  * NULL, so that a second join on the same variable is an error and not a use after free.
  */
+#include <numio/select.h>
+
 #include <errno.h>
 #include <string.h>
 
@@ -17,6 +19,7 @@
 #include "runtime/base/error.h"
 #include "runtime/base/futex.h"
 #include "runtime/sched/await.h"
+#include "runtime/task/wait.h"
 #include "runtime/task/wake.h"
 
 static struct nio_task *task_of(const struct numio_join *join)
@@ -223,6 +226,32 @@ enum numio_poll numio_join_poll(struct numio_join **join, struct numio_context *
         nio_budget_spend(&worker->budget);
     *ret_result = take_result(join, ret_output, output_size);
     return NUMIO_READY;
+}
+
+/* ---- as an operation ----------------------------------------------------------------------- */
+
+static bool join_begin(struct numio_op *op, int32_t *ret_result)
+{
+    struct nio_task *task = nio_wait_object(op);
+    *ret_result = -EBUSY;
+    if ((nio_state_load(task) & NIO_STATE_JOIN_WAKER) && !is_complete(task))
+        return true;
+    if (!is_complete(task) && nio_state_set_join_waker(task, nio_join_waker_of_wait(op)))
+        return false;
+    *ret_result = nio_wait_claim(op) ? 0 : -ECANCELED;
+    return true;
+}
+
+static bool join_leave(struct numio_op *op)
+{
+    return nio_state_unset_join_waker(nio_wait_object(op));
+}
+
+static const struct nio_wait_class join_kind = { join_begin, join_leave, NULL };
+
+void numio_op_join(struct numio_op *op, struct numio_join *join)
+{
+    nio_wait_prep(op, &join_kind, task_of(join), 0);
 }
 
 bool numio_join_is_finished(const struct numio_join *join)

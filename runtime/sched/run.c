@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "runtime/sched/await.h"
+#include "runtime/sched/wait_await.h"
 #include "runtime/sched/worker.h"
 #include "runtime/task/op_done.h"
 #include "runtime/task/wake.h"
@@ -101,10 +102,12 @@ static bool drain_future_ops(struct nio_worker *worker, struct nio_task *task)
     for (struct numio_op *op = task->ops; op; op = next) {
         next = op->_next;
         if (nio_op_is_done(op)) {
-            if (op->_result >= 0 && nio_op_makes_fd(op))
+            if (nio_op_is_wait(op))
+                nio_wait_give_back(op);
+            else if (op->_result >= 0 && nio_op_makes_fd(op))
                 (void)close(op->_result); /* nobody will take it, nobody can be told */
             nio_op_unlink(task, op);
-        } else if (op->_driver == worker->driver) {
+        } else if (op->_driver == worker->driver || nio_op_is_wait(op)) {
             if (!(op->_flags & NIO_OP_CANCEL_SENT))
                 nio_op_send_cancel(worker, op);
         } else if (!(op->_flags & NIO_OP_CANCEL_SENT)) {
@@ -231,7 +234,7 @@ static bool hold_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_
         return false;
     if ((before & (NIO_STATE_CANCELLED | NIO_STATE_LATE)) &&
         !(task->flags & (NIO_TASK_SHIELDED | NIO_TASK_OP_CANCELLED))) {
-        if (co->op->_driver != worker->driver) {
+        if (co->op->_driver != worker->driver && co->op->_driver != NULL) {
             struct nio_worker *elsewhere = worker->handle->workers[nio_op_worker(co->op)];
             end_poll(worker);
             nio_schedule_mailbox(elsewhere, task);

@@ -10,6 +10,7 @@
 #include "runtime/task/op_done.h"
 
 #include "runtime/base/assert.h"
+#include "runtime/base/futex.h"
 #include "runtime/task/multi.h"
 #include "runtime/task/state.h"
 #include "runtime/task/wake.h"
@@ -36,6 +37,42 @@ static NIO_COLD void stream_done(struct numio_op *op, int32_t result)
         nio_multi_wake(waiter);
 }
 
+bool nio_choice_claim(struct numio_op *op)
+{
+    struct nio_choice *choice = nio_op_choice(op);
+    uint32_t nobody = 0, index = (uint32_t)(op - choice->ops) + 1;
+    /* relaxed: it decides, and publishes nothing: [OC1] does */
+    return atomic_compare_exchange_strong_explicit(&choice->winner, &nobody, index,
+                                                   memory_order_relaxed, memory_order_relaxed) ||
+           nobody == index;
+}
+
+static NIO_COLD void choice_done(struct numio_op *op)
+{
+    struct nio_choice *choice = nio_op_choice(op);
+    struct nio_task *task = choice->task;
+    (void)nio_choice_claim(op); /* if nobody has: the first that ends counts */
+    /* [OD1] release: as below; whoever cancels the rest looks at it. */
+    atomic_store_explicit(nio_op_state(op), NIO_OP_DONE, memory_order_release);
+    /* relaxed: the CAS below re-reads it */
+    uint32_t old = atomic_load_explicit(&choice->state, memory_order_relaxed), new;
+    do {
+        NIO_DEBUG_ASSERT((old & NIO_CHOICE_LEFT) > 0);
+        new = (old & ~NIO_CHOICE_FIRST) - 1;
+        /* [OC1] acq_rel: publishes the result, and that of the winner, to the waiter [OC2] and to
+         * the last one, which wakes it.  relaxed on failure: retried. */
+    } while (!atomic_compare_exchange_weak_explicit(&choice->state, &old, new, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+    bool wakes =
+        (old & NIO_CHOICE_FIRST) || ((old & NIO_CHOICE_LAST) && (new &NIO_CHOICE_LEFT) == 0);
+    if (!wakes)
+        return;
+    if (task)
+        nio_wake_act(task, nio_state_wake_op_done(task));
+    else
+        nio_futex_wake(&choice->state, 1); /* it may be gone: as in [WT1] */
+}
+
 void nio_op_done(struct numio_op *op, int32_t result)
 {
     struct nio_task *task = op->_task;
@@ -44,6 +81,8 @@ void nio_op_done(struct numio_op *op, int32_t result)
     if (NIO_UNLIKELY(kind >= NIO_OP_MEMBER)) {
         if (kind == NIO_OP_STREAM)
             stream_done(op, result);
+        else if (kind == NIO_OP_CHOICE)
+            choice_done(op);
         else
             member_done(op);
         return;

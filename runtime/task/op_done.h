@@ -14,7 +14,9 @@ enum nio_op_state {
     NIO_OP_DONE,
     NIO_OP_MEMBER, /* started, one of the batch that _prev names */
     NIO_OP_LINKED, /* the same, and the driver, not the kernel, begins the one behind it */
-    NIO_OP_STREAM  /* started, of a struct nio_multi: task/multi.h */
+    NIO_OP_STREAM, /* started, of a struct nio_multi: task/multi.h */
+    NIO_OP_CHOICE, /* started, one of the selection that _prev names */
+    NIO_OP_THREAD  /* started, a wait of a plain thread, which sleeps on this word: task/wait.h */
 };
 
 /* numio_op._flags: flags below, the index of the worker whose ring it went to above. */
@@ -36,6 +38,34 @@ struct nio_batch {
     struct numio_op *ops;  /* constant */
     unsigned count;        /* constant */
 };
+
+/* Operations of which a coroutine or a plain thread waits for the first.
+ *
+ * `winner` is set once, by who ends a member or is about to (nio_choice_claim()).  `state` has the
+ * number of members that have not ended, and who is to be woken:
+ *   FIRST  the waiter sleeps until any member has ended; the first clears it and wakes
+ *   LAST   the waiter, which has cancelled the rest, sleeps until all have; the last wakes
+ * Who decrements it and has to wake nobody touches the selection no more. */
+struct nio_choice {
+    _Atomic uint32_t state;
+    _Atomic uint32_t winner; /* index + 1 of the member that counts, 0: none yet */
+    struct nio_task *task;   /* constant; NULL: a plain thread, which sleeps on `state` */
+    struct numio_op *ops;    /* constant */
+    unsigned count;          /* constant */
+    unsigned begun;          /* the waiter's: of them, those that were not left out */
+};
+
+#define NIO_CHOICE_FIRST (UINT32_C(1) << 30)
+#define NIO_CHOICE_LAST (UINT32_C(1) << 31)
+#define NIO_CHOICE_LEFT (NIO_CHOICE_FIRST - 1)
+
+static inline struct nio_choice *nio_op_choice(const struct numio_op *op)
+{
+    return (struct nio_choice *)op->_prev;
+}
+
+/* Any thread: whether this member is the one that counts.  At most one is. */
+bool nio_choice_claim(struct numio_op *op);
 
 static inline struct nio_batch *nio_op_batch(const struct numio_op *op)
 {

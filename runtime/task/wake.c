@@ -3,14 +3,28 @@
  * state.c. */
 #include "runtime/task/wake.h"
 
+#include <errno.h>
+
 #include "runtime/base/futex.h"
+#include "runtime/task/wait.h"
 
 _Thread_local const struct nio_schedule *nio_current_schedule;
 
+static struct numio_op *wait_of(uintptr_t waker)
+{
+    return (struct numio_op *)(waker - NIO_JOIN_WAKER_WAIT);
+}
+
 void nio_join_waker_wake(uintptr_t waker, const struct nio_schedule *by)
 {
-    if (waker & 1u) {
-        struct nio_thread_waiter *waiter = (struct nio_thread_waiter *)(waker & ~(uintptr_t)1);
+    if (NIO_UNLIKELY((waker & NIO_JOIN_WAKER_TAGS) == NIO_JOIN_WAKER_WAIT)) {
+        struct numio_op *op = wait_of(waker);
+        nio_wait_done(op, nio_wait_claim(op) ? 0 : -ECANCELED);
+        return;
+    }
+    if (waker & NIO_JOIN_WAKER_THREAD) {
+        struct nio_thread_waiter *waiter =
+            (struct nio_thread_waiter *)(waker - NIO_JOIN_WAKER_THREAD);
         /* [WK1] release: the waiter sees the result.  Pairs with [WK2] in sched/join.c.  The
          * waiter may be gone after this store: the wake below then finds nobody at that address,
          * or somebody else, whom every futex user must expect. */
@@ -30,7 +44,9 @@ void nio_join_waker_wake(uintptr_t waker, const struct nio_schedule *by)
 
 void nio_join_waker_drop(uintptr_t waker)
 {
-    if (!(waker & 1u))
+    if ((waker & NIO_JOIN_WAKER_TAGS) == NIO_JOIN_WAKER_WAIT)
+        nio_wait_done(wait_of(waker), -ECANCELED);
+    else if (!(waker & NIO_JOIN_WAKER_THREAD))
         nio_task_unref((struct nio_task *)waker);
 }
 

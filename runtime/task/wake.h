@@ -26,8 +26,10 @@ static inline void nio_task_unref(struct nio_task *task)
         task->scheduler->release(task->scheduler, task);
 }
 
-/* Join wakers: a task (with a reference), or a plain thread that sleeps on a futex word; the
- * lowest bit tells them apart. */
+/* Join wakers: a task (with a reference), a plain thread that sleeps on a futex word, or a wait
+ * (task/wait.h); the lowest two bits tell them apart. */
+enum { NIO_JOIN_WAKER_THREAD = 1, NIO_JOIN_WAKER_WAIT = 2, NIO_JOIN_WAKER_TAGS = 3 };
+
 struct nio_thread_waiter {
     _Atomic uint32_t is_woken;
 };
@@ -39,13 +41,18 @@ static inline uintptr_t nio_join_waker_of_task(struct nio_task *task)
 
 static inline uintptr_t nio_join_waker_of_thread(struct nio_thread_waiter *waiter)
 {
-    return (uintptr_t)waiter | 1u;
+    return (uintptr_t)waiter | NIO_JOIN_WAKER_THREAD;
+}
+
+static inline uintptr_t nio_join_waker_of_wait(struct numio_op *op)
+{
+    return (uintptr_t)op | NIO_JOIN_WAKER_WAIT;
 }
 
 /* Wakes whoever waits for a join and gives up the waker's reference.  `by` is the runtime whose
  * thread this is. */
 void nio_join_waker_wake(uintptr_t waker, const struct nio_schedule *by);
-/* Gives up the waker's reference without waking. */
+/* Gives up the waker's reference without waking; a wait ends with -ECANCELED. */
 void nio_join_waker_drop(uintptr_t waker);
 
 #endif

@@ -22,13 +22,16 @@
 #include <numio/pipe.h>
 #include <numio/process.h>
 #include <numio/runtime.h>
+#include <numio/select.h>
 #include <numio/signal.h>
 #include <numio/stream.h>
+#include <numio/sync.h>
 #include <numio/task.h>
 #include <numio/tcp.h>
 #include <numio/topology.h>
 #include <numio/udp.h>
 #include <numio/unix.h>
+#include <numio/wait.h>
 #include <numio/xdp.h>
 
 #endif
