@@ -38,6 +38,9 @@ LOCK_H = "runtime/base/lock.h"
 PARKER_C = "runtime/sched/parker.c"
 DRIVER_C = "runtime/driver/driver.c"
 URING_C = "runtime/driver/driver_uring.c"
+WAIT_C = "runtime/task/wait.c"
+MUTEX_C = "runtime/sync/mutex.c"
+SEMAPHORE_C = "runtime/sync/semaphore.c"
 
 ACQUIRE, RELEASE, ACQ_REL = "memory_order_acquire", "memory_order_release", "memory_order_acq_rel"
 RELAXED, SEQ_CST = "memory_order_relaxed", "memory_order_seq_cst"
@@ -150,6 +153,29 @@ MUTANTS = [
            "stress_peek", "native"),
     Mutant("CR5 at a pause", "runtime/sched/run.c", "void end_poll(", "forget_task(worker);", "",
            "stress_peek", "native"),
+    Mutant("MX1", MUTEX_C, "[MX1] acquire: if it is free", ACQUIRE, RELAXED, "stress_wait", "tsan"),
+    Mutant("MX2", MUTEX_C, "[MX2] acquire: sees", ACQUIRE, RELAXED, "stress_wait", "tsan"),
+    Mutant("MX3", MUTEX_C, "[MX3] release: publishes", RELEASE, RELAXED, "stress_wait", "tsan"),
+    Mutant("a mutex's second look", MUTEX_C, "static bool lock_begin(", "(old & HELD) == 0",
+           "(old & HELD) == 0 && !op", "stress_wait", "native"),
+    Mutant("SM2", SEMAPHORE_C, "[SM2] acquire: sees", ACQUIRE, RELAXED, "stress_wait", "tsan"),
+    Mutant("SM3", SEMAPHORE_C, "int numio_semaphore_release(", RELEASE, RELAXED, "stress_wait",
+           "tsan"),
+    Mutant("a semaphore's second look", SEMAPHORE_C, "static bool acquire_begin(",
+           "is_first ? 0 : WAITS", "WAITS", "stress_wait", "native"),
+    Mutant("who leaves makes way", SEMAPHORE_C, "static bool acquire_leave(",
+           "serve(semaphore, &ended);", "", "stress_wait", "native"),
+    Mutant("WT1", WAIT_C, "[WT1] release", RELEASE, RELAXED, "stress_wait", "tsan"),
+    Mutant("WT2", WAIT_C, "[WT2] acquire", ACQUIRE, RELAXED, "stress_wait", "tsan"),
+    Mutant("a selection's claim", WAIT_C, "bool nio_wait_claim(", "return nio_choice_claim(op);",
+           "return nio_choice_claim(op) || true;", "stress_wait", "native"),
+    Mutant("OC1", "runtime/task/op_done.c", "[OC1] acq_rel", ACQ_REL, RELAXED, "stress_wait",
+           "tsan"),
+    Mutant("OC2", "runtime/sched/select.c", "static uint32_t choice_state(", ACQUIRE, RELAXED,
+           "stress_wait", "tsan"),
+    Mutant("the last of a selection", "runtime/sched/select.c", "static void cancel_rest(",
+           "if (wants_last(choice))", "if (wants_last(choice) && !choice)", "stress_wait",
+           "native"),
     Mutant("left", "runtime/start.c", "void nio_join_workers(",
            "wait_until(&handle->left, handle->worker_count);", "", "stress_shutdown", "tsan"),
 ]

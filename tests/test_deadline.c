@@ -81,8 +81,8 @@ FIXTURE_EACH(deadline, a_call_within_a_limit_gives_its_result_or_ends, .timeout 
     int ends[2], calls = 0;
     cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
     cr_assert_eq(run(runtime, wait_within, ends), 0, "line %ld", (long)last_line);
-    cr_assert_eq(numio_within(late_ns, calls++), -EINVAL, "outside of a coroutine");
-    cr_assert_eq(calls, 0);
+    cr_assert_eq(numio_within(late_ns, ++calls), 1); /* in a plain thread as well */
+    cr_assert_eq(calls, 1);
     (void)close(ends[0]);
     (void)close(ends[1]);
 }
@@ -367,14 +367,59 @@ FIXTURE_EACH(deadline, an_abort_comes_first, .timeout = 30)
     cr_assert_eq(numio_join_wait(&join, -1), 0);
 }
 
-Test(deadline, outside_of_a_coroutine_it_is_refused, .timeout = 30)
+struct refused {
+    int push, pop, calls;
+    int64_t within, left;
+};
+
+static enum numio_poll scope_in_poll(void *state, struct numio_context *cx)
 {
+    struct refused *refused = numio_context_output(cx);
     struct numio_deadline deadline;
-    cr_assert_eq(numio_deadline_push(&deadline, 1), -EINVAL);
-    cr_assert(strstr(numio_strerror_detail(), "outside of a coroutine"));
-    cr_assert_eq(numio_deadline_pop(&deadline), -EINVAL);
+    (void)state;
+    refused->push = numio_deadline_push(&deadline, 1);
+    refused->pop = numio_deadline_pop(&deadline);
+    refused->within = numio_within(late_ns, ++refused->calls);
+    refused->left = numio_deadline_left();
+    return NUMIO_READY;
+}
+
+Test(deadline, inside_of_a_poll_it_is_refused, .timeout = 30)
+{
+    struct refused refused = { 0 };
+    struct numio_future future = { .poll = scope_in_poll, .output_size = sizeof refused };
+    struct numio_join *join;
+    struct numio_runtime *runtime = fixture_start(1);
+    cr_assert_eq(numio_spawn(numio_runtime_handle(runtime), &future, NULL, &join), 0);
+    cr_assert_eq(numio_join_await_output(&join, &refused, sizeof refused), 0);
+    cr_assert_eq(refused.push, -EINVAL);
+    cr_assert_eq(refused.pop, -EINVAL);
+    cr_assert_eq(refused.within, -EINVAL);
+    cr_assert_eq(refused.calls, 0);
+    cr_assert_eq(refused.left, INT64_MAX);
+    numio_runtime_destroy(runtime);
+}
+
+Test(deadline, scopes_of_a_plain_thread_limit_its_waits, .timeout = 30)
+{
+    struct numio_semaphore none = NUMIO_SEMAPHORE_INIT(0);
+    struct numio_deadline outer, inner;
+    uint64_t began_ns = nio_now_ns();
+    cr_assert_eq(numio_deadline_left(), INT64_MAX);
+    cr_assert_eq(numio_deadline_push(&outer, SOON_NS), 0);
+    cr_assert_eq(numio_deadline_push(&inner, late_ns), 0); /* never outlasts its outer */
+    cr_assert_leq(numio_deadline_left(), SOON_NS);
+    cr_assert_eq(numio_deadline_pop(&outer), -EINVAL);
+    cr_assert_eq(numio_semaphore_acquire(&none, 1), -ETIMEDOUT);
+    cr_assert_geq(nio_now_ns() - began_ns, SOON_NS);
+    cr_assert_eq(numio_deadline_left(), 0);
+    cr_assert_eq(numio_semaphore_acquire(&none, 1), -ETIMEDOUT);
+    cr_assert_eq(numio_deadline_pop(&inner), -ETIMEDOUT);
+    cr_assert_eq(numio_deadline_pop(&outer), -ETIMEDOUT);
+    cr_assert_eq(numio_deadline_pop(&outer), -EINVAL);
     cr_assert_eq(numio_deadline_pop(NULL), -EINVAL);
     cr_assert_eq(numio_deadline_left(), INT64_MAX);
+    cr_assert_null(none._waits._first);
 }
 
 static int64_t forget(void *arg)

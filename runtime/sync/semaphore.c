@@ -7,7 +7,7 @@
  * under the queue's lock only, and while it is set permits are given under the lock only, to the
  * head of the queue, which is waited for until it can have all it wants: so nobody is overtaken,
  * and one that wants many is not starved.  A waiter sets WAITS before it looks at the permits; a
- * release that has added its permits before that is seen by the look [SM1], one that comes after
+ * release that has added its permits before that is seen by the look one that comes after
  * finds WAITS.
  */
 #include <numio/sync.h>
@@ -84,8 +84,8 @@ static bool acquire_begin(struct numio_op *op, int32_t *ret_result)
         return true;
     nio_wait_queue_acquire(&semaphore->_waits);
     bool is_first = nio_wait_queue_is_empty(&semaphore->_waits);
-    /* [SM1] acquire: sees the permits that were added before.  Pairs with [SM3]. */
-    (void)atomic_fetch_or_explicit(state_of(semaphore), WAITS, memory_order_acquire);
+    /* relaxed: it is one word, so take() sees what was added before, and who adds later sees it */
+    (void)atomic_fetch_or_explicit(state_of(semaphore), WAITS, memory_order_relaxed);
     int rc = take(semaphore, wanted(op), is_first ? 0 : WAITS);
     if (rc == 0 && !nio_wait_claim(op)) {
         /* relaxed: it was taken under this lock, and nobody waits */
@@ -172,7 +172,7 @@ int numio_semaphore_release(struct numio_semaphore *semaphore, uint64_t permits)
     do {
         if (permits > NUMIO_SEMAPHORE_MAX || (old >> PERMIT_SHIFT) + permits > NUMIO_SEMAPHORE_MAX)
             return nio_error(-EOVERFLOW, "semaphore: more than 2^61 permits");
-        /* [SM3] release: publishes what the holder did.  Pairs with [SM1], [SM2].  relaxed on
+        /* [SM3] release: publishes what the holder did.  Pairs with [SM2].  relaxed on
          * failure: retried. */
     } while (!atomic_compare_exchange_weak_explicit(state_of(semaphore), &old,
                                                     old + (permits << PERMIT_SHIFT),
@@ -205,7 +205,7 @@ void numio_semaphore_close(struct numio_semaphore *semaphore)
 {
     struct nio_wait_list ended = { 0 };
     nio_wait_queue_acquire(&semaphore->_waits);
-    /* [SM3] release: what was done before the close.  Pairs with [SM1], [SM2]. */
+    /* [SM3] release: what was done before the close.  Pairs with [SM2]. */
     (void)atomic_fetch_or_explicit(state_of(semaphore), CLOSED, memory_order_release);
     nio_wait_take_all(&semaphore->_waits, &ended, -EPIPE);
     clear_waits(semaphore);

@@ -14,11 +14,12 @@
  *     ...
  *     numio_deadline_pop(&deadline);
  *
- * It holds for every call of <numio/io.h> but numio_close(), for numio_join_await() (the join
- * handle is kept), numio_yield_now() and numio_block_in_place(), which does not begin any more, but
- * waits for a function that has begun.  A read or write that the kernel cannot cancel, such as one
- * of a disk, ends when it ends.  An abort comes first: -ECANCELED.  Futures have
- * numio_op_timeout().
+ * It holds for waits of <numio/wait.h>, for every call of <numio/io.h> but numio_close(), for
+ * numio_join_await() (the join handle is kept), numio_yield_now() and numio_block_in_place(), which
+ * does not begin any more, but waits for a function that has begun.  A plain thread may have
+ * scopes, too; they limit its waits of <numio/wait.h>.  A read or write that the kernel cannot
+ * cancel, such as one of a disk, ends when it ends.  An abort comes first: -ECANCELED.  Futures
+ * have numio_op_timeout().
  *
  * A scope costs one timer, whatever the number of calls in it; nothing is allocated.
  */
@@ -37,26 +38,30 @@ struct numio_deadline {
 };
 
 /* Begins a scope that ends, at the latest, `timeout_ns` from now; 0: it has ended.
- * Context: a coroutine; never suspends.
+ * Context: a coroutine or a plain thread; never suspends.
  * Owns:    `deadline` belongs to the runtime until it is popped, which must happen before its
  *          memory goes and before the coroutine returns: else the process is ended with a message.
- * Errors:  -EINVAL not in a coroutine. */
+ * Errors:  -EINVAL on a worker outside of a coroutine. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_deadline_push(struct numio_deadline *deadline,
                                                      uint64_t timeout_ns);
 
 /* Ends the innermost scope.
- * Context: the coroutine that pushed it, also when it was aborted; suspends if the coroutine has
+ * Context: the coroutine or thread that pushed it, also when it was aborted; suspends if the
+ * coroutine has
  *          moved to another worker since, to take the timer back there.
  * Returns: 0; -ETIMEDOUT its time has passed.
- * Errors:  -EINVAL it is not the innermost scope of the calling coroutine. */
+ * Errors:  -EINVAL it is not the innermost scope of the caller. */
 NUMIO_EXPORT int numio_deadline_pop(struct numio_deadline *deadline);
 
 /* One call within a limit of its own: a scope around `expression`, whose value, an int64_t, it has:
  *
  *     int64_t n = numio_within(250000000, numio_recv(fd, buf, sizeof buf, 0));
  *
- * `expression` must not leave the scope by return, break or goto.   Context: a coroutine, suspends.
- * Returns: what the expression gives, -ETIMEDOUT as in every scope; -EINVAL not in a coroutine. */
+ * `expression` must not leave the scope by return, break or goto.   Context: a coroutine or a plain
+ * thread.
+ * Returns: what the expression gives, -ETIMEDOUT as in every scope; -EINVAL on a worker outside of
+ * a
+ *          coroutine. */
 #define numio_within(timeout_ns, expression)                                                       \
     NUMIO_WITHIN_COUNTED_(__COUNTER__, timeout_ns, expression)
 #define NUMIO_WITHIN_COUNTED_(number, timeout_ns, expression)                                      \
@@ -75,7 +80,7 @@ NUMIO_EXPORT int numio_deadline_pop(struct numio_deadline *deadline);
     }))
 
 /* Nanoseconds until the innermost scope ends, 0 if it has; INT64_MAX without one.
- * Context: a coroutine, else INT64_MAX; never suspends. */
+ * Context: a coroutine or a plain thread, else INT64_MAX; never suspends. */
 NUMIO_EXPORT int64_t numio_deadline_left(void);
 
 NUMIO_END_DECLS
