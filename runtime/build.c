@@ -128,6 +128,8 @@ static int build_node(struct numio_handle *handle, unsigned index)
     for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++) {
         nio_inject_init(&node->inject[reach]);
         nio_inject_init(&node->overflow[reach]);
+        for (unsigned i = 0; i < NIO_ARRAY_LEN(node->ranked); i++)
+            nio_inject_init(&node->ranked[i][reach]);
     }
     nio_idle_init(&node->idle, plan->worker_count);
     atomic_init(&node->guests, 0);

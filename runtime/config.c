@@ -34,7 +34,11 @@ enum {
     REGISTERED_BYTES_MAX = 1 << 30,
     DIRECT_DESCRIPTORS_MAX = 1 << 18, /* what the number of one has room for */
     CPU_CHECK_MS_DEFAULT = 1000,
-    CPU_CHECK_MS_MAX = 60000
+    CPU_CHECK_MS_MAX = 60000,
+    SHARE_MAX = 10000,
+    SHARE_LATENCY_DEFAULT = 64,
+    SHARE_NORMAL_DEFAULT = 16,
+    SHARE_BACKGROUND_DEFAULT = 1,
 };
 
 /* The largest values that make sense: an hour of an idle SQ thread's core; ticks of some 20 ns
@@ -114,6 +118,9 @@ static const struct field fields[] = {
     FIELD("DIRECT_DESCRIPTORS", FIELD_UINT, direct_descriptors, NULL),
     FIELD("RECV_BUFFERS", FIELD_UINT, recv_buffers, NULL),
     FIELD("RECV_BUFFER_BYTES", FIELD_SIZE, recv_buffer_bytes, NULL),
+    FIELD("SHARE_LATENCY", FIELD_UINT, share_latency, NULL),
+    FIELD("SHARE_NORMAL", FIELD_UINT, share_normal, NULL),
+    FIELD("SHARE_BACKGROUND", FIELD_UINT, share_background, NULL),
 };
 
 /* Index of `text` among the words, -1 if it is none of them. */
@@ -231,6 +238,12 @@ static void fill_defaults(struct numio_config *config)
         config->inject_interval = NIO_INJECT_INTERVAL;
     if (config->driver_interval == 0)
         config->driver_interval = NIO_DRIVER_INTERVAL;
+    if (config->share_latency == 0)
+        config->share_latency = SHARE_LATENCY_DEFAULT;
+    if (config->share_normal == 0)
+        config->share_normal = SHARE_NORMAL_DEFAULT;
+    if (config->share_background == 0)
+        config->share_background = SHARE_BACKGROUND_DEFAULT;
     if (config->blocking_threads == 0)
         config->blocking_threads = BLOCKING_THREADS_DEFAULT;
     if (config->blocking_queue == 0)
@@ -330,6 +343,13 @@ int nio_config_complete(struct numio_config *c)
                          c->inject_interval > INTERVAL_MAX ? c->inject_interval
                                                            : c->driver_interval,
                          (int)INTERVAL_MAX);
+    if (c->share_latency > SHARE_MAX || c->share_normal > SHARE_MAX ||
+        c->share_background > SHARE_MAX)
+        return nio_error(-EINVAL, "share_%s: more than %d",
+                         c->share_latency > SHARE_MAX  ? "latency"
+                         : c->share_normal > SHARE_MAX ? "normal"
+                                                       : "background",
+                         (int)SHARE_MAX);
     if (c->cpu_check_ms > CPU_CHECK_MS_MAX)
         return nio_error(-EINVAL, "cpu_check_ms: %u is more than %d", c->cpu_check_ms,
                          (int)CPU_CHECK_MS_MAX);

@@ -174,6 +174,10 @@ MUTANTS = [
     Mutant("the last of a selection", "runtime/sched/select.c", "static void cancel_rest(",
            "if (wants_last(choice))", "if (wants_last(choice) && !choice)", "stress_wait",
            "native"),
+    Mutant("the last look at ranked tasks", "runtime/sched/steal.c", "bool nio_sees_work(",
+           " || nio_sees_ranked(worker)", "", "stress_classes", "native"),
+    Mutant("the offer of ranked tasks", "runtime/sched/ranked.c", "void nio_push_ranked(",
+           "if (!is_next)", "if (!is_next && !first)", "stress_classes", "native"),
     Mutant("left", "runtime/start.c", "void nio_join_workers(",
            "wait_until(&handle->left, handle->worker_count);", "", "stress_shutdown", "tsan"),
 ]

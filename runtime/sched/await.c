@@ -112,8 +112,10 @@ int nio_co_go_to_ring(struct nio_co *co, const struct numio_op *op, bool is_alon
     if (nio_direct_worker(fd) >= nio_worker_current()->handle->worker_count)
         return nio_error(-EBADF, "descriptor %d is none: no worker has such a direct one", fd);
     const struct nio_worker *owner = nio_worker_current()->handle->workers[nio_direct_worker(fd)];
-    bool may_go = owner == nio_worker_current() || co->task.affinity == NUMIO_AFFINITY_ANY ||
-                  (co->task.affinity == NUMIO_AFFINITY_NODE && owner->node->index == co->task.node);
+    bool may_go = owner == nio_worker_current() ||
+                  nio_task_affinity(&co->task) == NUMIO_AFFINITY_ANY ||
+                  (nio_task_affinity(&co->task) == NUMIO_AFFINITY_NODE &&
+                   owner->node->index == co->task.node);
     if (!may_go)
         return nio_error(-EXDEV,
                          "a direct descriptor of worker %u is used by a coroutine that must "

@@ -139,6 +139,8 @@ int numio_worker_metrics(struct numio_handle *handle, unsigned index,
         .bytes_out = io.bytes_out,
         .cqes_reaped_for_others = io.reaped_for,
         .cqes_polled = io.polled,
+        .polls_latency = nio_counter(&worker->counters.ranked_polls[NIO_CLASS_LATENCY - 1]),
+        .polls_background = nio_counter(&worker->counters.ranked_polls[NIO_CLASS_BACKGROUND - 1]),
     };
     return 0;
 }

@@ -100,6 +100,7 @@ struct nio_node {
     /* any thread */
     struct nio_inject inject[NIO_REACH_COUNT];   /* from outside of the workers: first served */
     struct nio_inject overflow[NIO_REACH_COUNT]; /* what did not fit into local queues */
+    struct nio_inject ranked[NIO_CLASS_COUNT - 1][NIO_REACH_COUNT]; /* ranked.h */
     struct nio_idle idle;
     NIO_CACHE_ALIGNED _Atomic uint32_t guests; /* threads of others that are waking a worker */
     _Atomic uint32_t watcher;                  /* 1: one sleeper of the node looks around */
@@ -121,6 +122,7 @@ struct numio_handle {
     uint64_t opcodes;   /* of io_uring, that the kernel knows: nio_op_is_known() */
     int cpu_latency_fd; /* -1: not held */
     bool has_hooks;
+    _Atomic bool has_ranked; /* set with the first task that is not of the class normal */
     bool sq_shares_core;
     const uint8_t *fork_guard; /* a page that reads 0 in a forked child */
     struct nio_blocking *blocking;
@@ -145,6 +147,13 @@ static inline enum nio_phase nio_phase(const struct numio_handle *handle)
 {
     /* [HP1] acquire: who sees CLOSING sees what the closer did before.  Pairs with [HP2]. */
     return (enum nio_phase)atomic_load_explicit(&handle->phase, memory_order_acquire);
+}
+
+/* Whether there may be tasks of other classes than normal. */
+static inline bool nio_has_ranked(const struct numio_handle *handle)
+{
+    /* relaxed: who gets such a task from a queue sees this as well, and until then it need not */
+    return atomic_load_explicit(&handle->has_ranked, memory_order_relaxed);
 }
 
 /* False in a forked child, where the workers and rings do not exist.  One load. */

@@ -28,6 +28,7 @@
  * While the runtime closes there are no retired workers: all hands end what is left.
  * The hot loop knows nothing of this: it ends by `is_leaving`, as at the end of the runtime.
  */
+#include "runtime/sched/ranked.h"
 #include "runtime/sched/source.h"
 #include "runtime/sched/worker.h"
 
@@ -125,7 +126,9 @@ bool nio_serve_retired(struct nio_worker *worker, bool may_block)
     nio_sources_arm(worker);
     (void)nio_reap_own(worker); /* what it wakes is there too, or is given away */
     give_away(worker);
-    struct nio_task *task = nio_pop_private(worker);
+    struct nio_task *task = nio_take_ranked_own(worker);
+    if (!task)
+        task = nio_pop_private(worker);
     if (task) {
         nio_run_task(worker, task);
         give_away(worker);

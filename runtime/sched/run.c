@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "runtime/sched/await.h"
+#include "runtime/sched/ranked.h"
 #include "runtime/sched/wait_await.h"
 #include "runtime/sched/worker.h"
 #include "runtime/task/op_done.h"
@@ -88,7 +89,7 @@ static NIO_ALWAYS_INLINE void pause_task(struct nio_worker *worker, struct nio_t
         task->flags ^= NIO_TASK_YIELDED; /* it stays this worker's, and goes on to the queue */
     else if (NIO_LIKELY(!nio_state_idle(task)))
         return;
-    if (NIO_LIKELY(task->affinity == NUMIO_AFFINITY_ANY))
+    if (NIO_LIKELY(nio_task_is_plain(task)))
         nio_push_short(worker, task, NIO_QUEUE_ANY);
     else
         nio_schedule_local(worker, task, NIO_PLACE_TAIL);
@@ -336,6 +337,8 @@ void nio_run_joined(struct nio_worker *worker, struct nio_task *task)
     /* A future's poll must not find itself on a coroutine's small stack. */
     if (task->kind == NIO_TASK_FUTURE && joiner->kind != NIO_TASK_FUTURE)
         return;
+    if (NIO_UNLIKELY(worker->class_now != NIO_CLASS_NORMAL))
+        return; /* what it spawns would be of the joiner's class */
     /* Spends the joiner's budget, so that the loop comes around as often as without this. */
     if (worker->inline_depth >= NIO_INLINE_DEPTH_MAX || nio_budget_is_spent(&worker->budget))
         return;
@@ -360,6 +363,8 @@ static NIO_ALWAYS_INLINE bool step(struct nio_worker *worker, bool may_block)
         if (NIO_UNLIKELY(worker->is_searching || worker->idle_since_ns != 0))
             nio_end_idle(worker);
         nio_budget_fill(&worker->budget);
+        if (NIO_UNLIKELY(nio_has_ranked(worker->handle)))
+            nio_note_class(worker, task);
         poll_task(worker, task);
         nio_maintain(worker);
     }
@@ -369,6 +374,8 @@ static NIO_ALWAYS_INLINE bool step(struct nio_worker *worker, bool may_block)
 void nio_run_task(struct nio_worker *worker, struct nio_task *task)
 {
     nio_budget_fill(&worker->budget);
+    if (NIO_UNLIKELY(nio_has_ranked(worker->handle)))
+        nio_note_class(worker, task);
     poll_task(worker, task);
 }
 

@@ -13,22 +13,13 @@
  */
 #include <limits.h>
 
+#include "runtime/sched/ranked.h"
 #include "runtime/sched/worker.h"
 #include "runtime/task/wake.h"
 
 static enum nio_reach reach_of(const struct nio_task *task)
 {
-    return task->affinity == NUMIO_AFFINITY_ANY ? NIO_REACH_ANY : NIO_REACH_NODE;
-}
-
-static void private_push(struct nio_private_queue *queue, struct nio_task *task)
-{
-    task->link.next = NULL;
-    if (queue->last)
-        queue->last->next = &task->link;
-    else
-        queue->first = &task->link;
-    queue->last = &task->link;
+    return nio_task_affinity(task) == NUMIO_AFFINITY_ANY ? NIO_REACH_ANY : NIO_REACH_NODE;
 }
 
 /* A thread that is no worker may be held up between the exchange on the parker and the write to the
@@ -186,12 +177,19 @@ void nio_schedule_mailbox(struct nio_worker *worker, struct nio_task *task)
 
 void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum nio_place place)
 {
-    if (NIO_UNLIKELY(task->affinity != NUMIO_AFFINITY_ANY)) {
-        if (task->affinity == NUMIO_AFFINITY_WORKER) {
-            if (task->pinned_worker == worker->index)
-                private_push(&worker->mine, task);
-            else
+    if (NIO_UNLIKELY(!nio_task_is_plain(task))) {
+        bool is_ranked = nio_task_class(task) != NIO_CLASS_NORMAL;
+        if (nio_task_affinity(task) == NUMIO_AFFINITY_WORKER) {
+            if (task->pinned_worker != worker->index)
                 nio_schedule_mailbox(worker->handle->workers[task->pinned_worker], task);
+            else if (is_ranked)
+                nio_push_ranked_own(worker, task);
+            else
+                nio_private_push(&worker->mine, task);
+            return;
+        }
+        if (is_ranked) {
+            nio_push_ranked(worker->handle, &task->link, &task->link, 1, worker);
             return;
         }
         if (task->node != worker->node->index) {
@@ -218,8 +216,12 @@ void nio_offer_injected(struct nio_node *node, enum nio_reach reach, struct nio_
 
 void nio_schedule_home(struct numio_handle *handle, struct nio_task *task)
 {
-    if (task->affinity == NUMIO_AFFINITY_WORKER) {
+    if (nio_task_affinity(task) == NUMIO_AFFINITY_WORKER) {
         nio_schedule_mailbox(handle->workers[task->pinned_worker], task);
+        return;
+    }
+    if (NIO_UNLIKELY(nio_task_class(task) != NIO_CLASS_NORMAL)) {
+        nio_push_ranked(handle, &task->link, &task->link, 1, NULL);
         return;
     }
     struct nio_node *node = handle->nodes[task->node];
@@ -237,7 +239,7 @@ void nio_schedule(const struct nio_schedule *self, struct nio_task *task)
         return; /* nobody runs it here, and the rings that a wake may use are the parent's */
     if (NIO_UNLIKELY(!worker || worker->handle != handle))
         nio_schedule_home(handle, task);
-    else if (worker->is_batching && task->affinity == NUMIO_AFFINITY_ANY &&
+    else if (worker->is_batching && nio_task_is_plain(task) &&
              nio_local_queue_push(&worker->queues[NIO_QUEUE_ANY], task, false))
         worker->has_quiet_work = true; /* the short way of a completion */
     else

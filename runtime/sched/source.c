@@ -41,7 +41,7 @@ int64_t nio_source_await(struct nio_source *source)
     int stop = nio_co_stop(co);
     if (NIO_UNLIKELY(stop))
         return stop;
-    NIO_DEBUG_ASSERT(task->affinity == NUMIO_AFFINITY_WORKER);
+    NIO_DEBUG_ASSERT(nio_task_affinity(task) == NUMIO_AFFINITY_WORKER);
     op->_task = task;
     op->_driver = worker->driver;
     op->_state = NIO_OP_STARTED;

@@ -7,6 +7,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/base/versioned.h"
+#include "runtime/sched/ranked.h"
 #include "runtime/task/state.h"
 #include "runtime/task/wake.h"
 
@@ -33,6 +34,30 @@ static struct nio_node *next_node(struct numio_handle *handle)
     return handle->nodes[turn++ % handle->node_count];
 }
 
+/* The class of a new task; NIO_CLASS_COUNT: there is no such class. */
+static enum nio_class class_of(const struct nio_worker *worker, enum numio_class wanted)
+{
+    switch (wanted) {
+    case NUMIO_CLASS_INHERIT:
+        return worker ? (enum nio_class)worker->class_now : NIO_CLASS_NORMAL;
+    case NUMIO_CLASS_NORMAL:
+        return NIO_CLASS_NORMAL;
+    case NUMIO_CLASS_LATENCY:
+        return NIO_CLASS_LATENCY;
+    case NUMIO_CLASS_BACKGROUND:
+        return NIO_CLASS_BACKGROUND;
+    }
+    return NIO_CLASS_COUNT;
+}
+
+/* Before the first task of another class is queued. */
+static void note_ranked(struct numio_handle *handle)
+{
+    if (!nio_has_ranked(handle))
+        /* relaxed: the queue publishes it with the task */
+        atomic_store_explicit(&handle->has_ranked, true, memory_order_relaxed);
+}
+
 static int place_by_options(struct numio_handle *handle, struct nio_worker *worker,
                             const struct numio_spawn_opts *opts, struct nio_placement *p)
 {
@@ -50,7 +75,10 @@ static int place_by_options(struct numio_handle *handle, struct nio_worker *work
                          "spawn options: stack_bytes is %zu, numio_config.stack_bytes only %zu",
                          opts->stack_bytes, handle->config.stack_bytes);
     p->name = opts->name;
-    p->affinity = (uint8_t)opts->affinity;
+    enum nio_class class = class_of(worker, opts->sched_class);
+    if (class == NIO_CLASS_COUNT)
+        return nio_error(-EINVAL, "spawn options: sched_class is %d", (int)opts->sched_class);
+    p->place = nio_task_place(opts->affinity, class);
     if (opts->affinity == NUMIO_AFFINITY_WORKER) {
         if (opts->worker == NUMIO_WORKER_ANY && !worker)
             return nio_error(-EINVAL, "spawn options: worker must be given outside of workers");
@@ -88,7 +116,7 @@ int nio_place(struct numio_handle *handle, const struct numio_spawn_opts *opts,
     p->node = worker ? worker->node : NULL;
     p->name = NULL;
     p->pinned_worker = 0;
-    p->affinity = NUMIO_AFFINITY_ANY;
+    p->place = nio_task_place(NUMIO_AFFINITY_ANY, class_of(worker, NUMIO_CLASS_INHERIT));
     if (opts) {
         int rc = place_by_options(handle, worker, opts, p);
         if (rc < 0)
@@ -97,6 +125,8 @@ int nio_place(struct numio_handle *handle, const struct numio_spawn_opts *opts,
     if (!p->node)
         p->node = next_node(handle);
     p->worker = worker && worker->node == p->node ? worker : NULL;
+    if (p->place >> NIO_PLACE_CLASS_SHIFT != NIO_CLASS_NORMAL)
+        note_ranked(handle);
     return 0;
 }
 
@@ -104,7 +134,7 @@ int nio_place(struct numio_handle *handle, const struct numio_spawn_opts *opts,
 static NIO_ALWAYS_INLINE void fill_header(struct nio_task *task, struct numio_handle *handle,
                                           const struct numio_site *site, const char *name,
                                           unsigned home_worker, unsigned node,
-                                          unsigned pinned_worker, uint8_t kind, uint8_t affinity,
+                                          unsigned pinned_worker, uint8_t kind, uint8_t place,
                                           bool has_join)
 {
     task->link.next = NULL;
@@ -120,7 +150,7 @@ static NIO_ALWAYS_INLINE void fill_header(struct nio_task *task, struct numio_ha
     task->node = (uint16_t)node;
     task->pinned_worker = (uint16_t)pinned_worker;
     task->kind = kind;
-    task->affinity = affinity;
+    task->place = place;
     task->flags = 0;
     task->wait_kind = NIO_WAIT_WAKE;
     /* relaxed: other threads get the task through a queue, which publishes it */
@@ -147,7 +177,7 @@ int nio_bind_new_task(const struct nio_placement *placement, const struct numio_
     if (NIO_LIKELY(rc == 0)) {
         fill_header(task, placement->handle, site, placement->name,
                     worker ? worker->index : NIO_STRIPE_FOREIGN, placement->node->index,
-                    placement->pinned_worker, (uint8_t)kind, placement->affinity, has_join);
+                    placement->pinned_worker, (uint8_t)kind, placement->place, has_join);
         nio_count(worker ? &worker->counters.spawned : &foreign->spawned, 1);
         *ret_task = task;
     }
@@ -200,7 +230,7 @@ void nio_launch(const struct nio_placement *placement, struct nio_task *task)
     if (NIO_LIKELY(placement->worker != NULL))
         nio_schedule_local(placement->worker, task, NIO_PLACE_LIFO);
     else if (nio_worker_current() && nio_worker_current()->handle == placement->handle &&
-             placement->affinity == NUMIO_AFFINITY_ANY)
+             nio_task_affinity(task) == NUMIO_AFFINITY_ANY)
         nio_schedule_home(placement->handle, task); /* asked for that node: starts there */
     else
         nio_schedule(&placement->handle->schedule, task);
@@ -273,7 +303,8 @@ static NIO_ALWAYS_INLINE struct nio_worker *spawning_worker(const struct numio_h
 {
     struct nio_worker *worker = nio_worker_current();
     if (NIO_UNLIKELY(!worker || opts) || nio_phase(worker->handle) != NIO_PHASE_RUNNING ||
-        worker->handle->has_hooks || !nio_is_own_process(worker->handle))
+        worker->handle->has_hooks || worker->class_now != NIO_CLASS_NORMAL ||
+        !nio_is_own_process(worker->handle))
         return NULL;
     return !handle || handle == worker->handle ? worker : NULL;
 }
@@ -288,7 +319,7 @@ static NIO_ALWAYS_INLINE struct nio_task *bind_here(struct nio_worker *worker,
         return NULL;
     task->id = worker->stripe.next_id++;
     fill_header(task, worker->handle, site, NULL, worker->index, worker->node->index, 0, kind,
-                NUMIO_AFFINITY_ANY, has_join);
+                nio_task_place(NUMIO_AFFINITY_ANY, NIO_CLASS_NORMAL), has_join);
     nio_count(&worker->counters.spawned, 1);
     return task;
 }
@@ -380,6 +411,37 @@ int numio_spawn_co_at(const struct numio_site *site, struct numio_handle *handle
     return 0;
 }
 
+int numio_class_set(enum numio_class sched_class)
+{
+    struct nio_worker *worker = nio_worker_current();
+    /* relaxed: written by this thread */
+    struct nio_task *task =
+        worker ? atomic_load_explicit(&worker->current, memory_order_relaxed) : NULL;
+    enum nio_class class = class_of(NULL, sched_class);
+    if (!task)
+        return nio_error(-EINVAL, "numio_class_set: not called from a task");
+    if (sched_class == NUMIO_CLASS_INHERIT || class == NIO_CLASS_COUNT)
+        return nio_error(-EINVAL, "numio_class_set: %d is no class", (int)sched_class);
+    if (class != NIO_CLASS_NORMAL)
+        note_ranked(worker->handle);
+    task->place = nio_task_place(nio_task_affinity(task), class);
+    worker->class_now = (uint8_t) class;
+    return 0;
+}
+
+enum numio_class numio_class_current(void)
+{
+    const struct nio_worker *worker = nio_worker_current();
+    switch (worker ? (enum nio_class)worker->class_now : NIO_CLASS_NORMAL) {
+    case NIO_CLASS_LATENCY:
+        return NUMIO_CLASS_LATENCY;
+    case NIO_CLASS_BACKGROUND:
+        return NUMIO_CLASS_BACKGROUND;
+    default:
+        return NUMIO_CLASS_NORMAL;
+    }
+}
+
 static void unbind_chain(const struct nio_placement *placement, struct nio_mpsc_node *node)
 {
     while (node) {
@@ -441,15 +503,19 @@ int numio_spawn_batch_at(const struct numio_site *site, struct numio_handle *han
             oldest = newest;
     }
     publish_chain(&placement, newest, count, ret_joins);
-    if (placement.affinity == NUMIO_AFFINITY_WORKER) {
+    enum numio_affinity affinity = nio_task_affinity(nio_task_of_link(newest));
+    if (affinity == NUMIO_AFFINITY_WORKER) {
         struct nio_worker *target = placement.handle->workers[placement.pinned_worker];
         (void)nio_mpsc_push_chain(&target->mailbox, newest, oldest); /* woken in any case */
         nio_wake_worker(target, placement.worker);
         return 0;
     }
-    enum nio_reach reach =
-        placement.affinity == NUMIO_AFFINITY_ANY ? NIO_REACH_ANY : NIO_REACH_NODE;
+    enum nio_reach reach = affinity == NUMIO_AFFINITY_ANY ? NIO_REACH_ANY : NIO_REACH_NODE;
     (void)reverse(newest); /* the inject queue is oldest first: `oldest` leads now */
+    if (nio_task_class(nio_task_of_link(oldest)) != NIO_CLASS_NORMAL) {
+        nio_push_ranked(placement.handle, oldest, newest, (uint32_t)count, placement.worker);
+        return 0;
+    }
     nio_inject_push(&placement.node->inject[reach], oldest, newest, (uint32_t)count);
     nio_offer_injected(placement.node, reach, placement.worker);
     return 0;

@@ -16,7 +16,7 @@ struct nio_placement {
     struct nio_worker *worker; /* the spawning worker if the task lives in its stripe, else NULL */
     struct nio_node *node;     /* home node */
     uint16_t pinned_worker;
-    uint8_t affinity;
+    uint8_t place; /* affinity and class, as in struct nio_task */
     const char *name;
 };
 

@@ -15,6 +15,7 @@
  */
 #include "runtime/base/clock.h"
 #include "runtime/sched/policy.h"
+#include "runtime/sched/ranked.h"
 #include "runtime/sched/source.h"
 #include "runtime/sched/worker.h"
 
@@ -72,12 +73,14 @@ bool nio_wants_spin(const struct nio_worker *worker)
 struct nio_task *nio_look_home(struct nio_worker *worker)
 {
     struct nio_task *task;
-    if (nio_take_mail(worker))
-        return nio_pop_private(worker);
+    if (nio_take_mail(worker) && (task = nio_pop_private(worker)))
+        return task;
     if (nio_reap_own(worker) > 0 && (task = nio_next_local(worker)))
         return task;
     if (NIO_UNLIKELY(worker->sources != NULL) && nio_sources_look(worker) > 0 &&
         (task = nio_next_local(worker)))
+        return task;
+    if (NIO_UNLIKELY(nio_has_ranked(worker->handle)) && (task = nio_take_ranked(worker)))
         return task;
     task = nio_take_injected(worker);
     return task ? task : nio_take_overflow(worker, NIO_OVERFLOW_BATCH);

@@ -13,6 +13,7 @@
  * nio_sees_work() is the look after announcing a sleep; it uses seq_cst loads (see idle.h).
  */
 #include "runtime/base/clock.h"
+#include "runtime/sched/ranked.h"
 #include "runtime/sched/worker.h"
 
 /* Tasks of others were taken, as far as the worker knows. */
@@ -144,7 +145,7 @@ static struct nio_task *steal_near(struct nio_worker *worker)
 static uint32_t node_depth(const struct nio_node *node)
 {
     return nio_inject_length(&node->inject[NIO_REACH_ANY]) +
-           nio_inject_length(&node->overflow[NIO_REACH_ANY]);
+           nio_inject_length(&node->overflow[NIO_REACH_ANY]) + nio_ranked_far_depth(node);
 }
 
 static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
@@ -167,6 +168,8 @@ static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
             struct nio_task *task = take_injected(worker, asked, NIO_REACH_ANY);
             if (!task)
                 task = take_overflow(worker, asked, NIO_REACH_ANY, NIO_OVERFLOW_BATCH);
+            if (!task)
+                task = nio_take_ranked_far(worker, asked);
             if (task) {
                 nio_count(&worker->counters.stolen_far, 1);
                 return task;
@@ -287,7 +290,7 @@ struct nio_task *nio_steal(struct nio_worker *worker)
 bool nio_sees_work(struct nio_worker *worker)
 {
     struct nio_node *node = worker->node;
-    if (!nio_mpsc_is_empty(&worker->mailbox))
+    if (!nio_mpsc_is_empty(&worker->mailbox) || nio_sees_ranked(worker))
         return true;
     for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++)
         if (nio_inject_length(&node->inject[reach]) > 0 ||

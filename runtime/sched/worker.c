@@ -14,6 +14,7 @@
 #include "runtime/sched/worker.h"
 
 #include "runtime/base/clock.h"
+#include "runtime/sched/ranked.h"
 #include "runtime/sched/source.h"
 
 enum { PRIVATE_CLASS = NIO_QUEUE_COUNT }; /* the class behind those of the local queues */
@@ -32,18 +33,14 @@ bool nio_take_mail(struct nio_worker *worker)
     while (node->next)
         node = node->next;
     worker->mine.last = node;
+    if (NIO_UNLIKELY(nio_has_ranked(worker->handle)))
+        nio_sort_mail(worker);
     return true;
 }
 
 struct nio_task *nio_pop_private(struct nio_worker *worker)
 {
-    struct nio_mpsc_node *node = worker->mine.first;
-    if (!node)
-        return NULL;
-    worker->mine.first = node->next;
-    if (!node->next)
-        worker->mine.last = NULL;
-    return nio_task_of_link(node);
+    return nio_private_pop(&worker->mine);
 }
 
 static bool is_empty(const struct nio_worker *worker, enum nio_queue_class which)
@@ -156,7 +153,7 @@ static NIO_NOINLINE struct nio_task *look_outside(struct nio_worker *worker)
     return task;
 }
 
-struct nio_task *nio_next_task(struct nio_worker *worker)
+struct nio_task *nio_next_normal(struct nio_worker *worker)
 {
     struct nio_task *task;
     if (NIO_UNLIKELY(--worker->inject_countdown == 0) && (task = look_outside(worker)))
@@ -171,6 +168,13 @@ struct nio_task *nio_next_task(struct nio_worker *worker)
     if (task)
         nio_restart_turns(worker); /* as if it had become idle before, as it may have */
     return task;
+}
+
+struct nio_task *nio_next_task(struct nio_worker *worker)
+{
+    if (NIO_UNLIKELY(nio_has_ranked(worker->handle)))
+        return nio_next_ranked(worker);
+    return nio_next_normal(worker);
 }
 
 void nio_flush_own(struct nio_worker *worker)

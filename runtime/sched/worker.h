@@ -26,6 +26,7 @@ struct nio_worker_counters {
     _Atomic uint64_t remote_frees;
     _Atomic uint64_t bytes_in, bytes_out;
     _Atomic uint64_t streams_opened, streams_closed;
+    _Atomic uint64_t ranked_polls[NIO_CLASS_COUNT - 1];
 };
 
 static inline void nio_count(_Atomic uint64_t *counter, uint64_t amount)
@@ -55,6 +56,37 @@ struct nio_co {
 /* A chain of tasks that only this worker runs, oldest first. */
 struct nio_private_queue {
     struct nio_mpsc_node *first, *last;
+};
+
+static inline void nio_private_push(struct nio_private_queue *queue, struct nio_task *task)
+{
+    task->link.next = NULL;
+    if (queue->last)
+        queue->last->next = &task->link;
+    else
+        queue->first = &task->link;
+    queue->last = &task->link;
+}
+
+/* NULL if there is none. */
+static inline struct nio_task *nio_private_pop(struct nio_private_queue *queue)
+{
+    struct nio_mpsc_node *node = queue->first;
+    if (!node)
+        return NULL;
+    queue->first = node->next;
+    if (!node->next)
+        queue->last = NULL;
+    return nio_task_of_link(node);
+}
+
+/* How a worker's time is shared among the classes: ranked.h. */
+struct nio_shares {
+    int64_t credit_ns[NIO_CLASS_COUNT];
+    uint64_t since_ns; /* when the present poll began, 0: it has been charged */
+    uint8_t polled;    /* its class */
+    uint8_t background_polls;
+    bool is_own_first;
 };
 
 enum nio_direct_state { NIO_DIRECT_UNKNOWN = 0, NIO_DIRECT_MADE, NIO_DIRECT_NONE };
@@ -98,6 +130,7 @@ struct nio_worker {
     uint8_t turn;              /* which class of work goes first, so that none starves another */
     uint8_t turn_pops;         /* taken in this turn */
     uint8_t newest_pops;       /* in a row, since the oldest of the new tasks was taken */
+    uint8_t class_now; /* enum nio_class of the running task, which it hands on to what it spawns */
     bool is_searching;
     bool is_batching;    /* reaping or closing: queue quietly, offer once at the end */
     bool has_quiet_work; /* something was queued quietly */
@@ -112,6 +145,8 @@ struct nio_worker {
     struct nio_coro *host;      /* where the running coroutine goes when it suspends */
     /* With hooks: what after_poll is still to be called with.  NULL else. */
     const struct numio_task_meta *polled;
+    struct nio_private_queue ranked[NIO_CLASS_COUNT - 1];
+    struct nio_shares shares;
     uint32_t inline_depth; /* joined tasks that run inside of their joiner now */
     struct nio_rng rng;
     struct nio_slab_outbox outbox;
@@ -191,8 +226,7 @@ static inline void nio_schedule_new(struct nio_worker *worker, struct nio_task *
             return;
     }
     nio_push_short(worker, task,
-                   NIO_LIKELY(task->affinity == NUMIO_AFFINITY_ANY) ? NIO_QUEUE_NEW
-                                                                    : NIO_QUEUE_NODE);
+                   NIO_LIKELY(nio_task_is_plain(task)) ? NIO_QUEUE_NEW : NIO_QUEUE_NODE);
 }
 /* The table's schedule: any thread. */
 void nio_schedule(const struct nio_schedule *self, struct nio_task *task);
@@ -219,6 +253,8 @@ void nio_release(const struct nio_schedule *self, struct nio_task *task);
 /* sched/worker.c, the loop's parts; the owner only. */
 /* The next task to run, NULL if there is none at home. */
 struct nio_task *nio_next_task(struct nio_worker *worker);
+/* The same of the class normal alone. */
+struct nio_task *nio_next_normal(struct nio_worker *worker);
 /* Moves what others have sent to the private queue.  True if there was something. */
 bool nio_take_mail(struct nio_worker *worker);
 /* The oldest of the private queue, NULL if there is none. */

@@ -39,6 +39,9 @@ enum nio_task_kind { NIO_TASK_FUTURE = 0, NIO_TASK_COROUTINE, NIO_TASK_BLOCKING 
 /* What a suspended coroutine waits for, when not a wake in general. */
 enum nio_wait_kind { NIO_WAIT_WAKE = 0, NIO_WAIT_OP, NIO_WAIT_JOIN };
 
+/* A task's scheduling class; 0 is what has none.  sched/ranked.h. */
+enum nio_class { NIO_CLASS_NORMAL = 0, NIO_CLASS_LATENCY, NIO_CLASS_BACKGROUND, NIO_CLASS_COUNT };
+
 enum nio_task_flag {
     NIO_TASK_STARTED = 1 << 0,      /* has been polled at least once */
     NIO_TASK_SHIELDED = 1 << 1,     /* its current operation must not be cancelled (close) */
@@ -74,7 +77,8 @@ struct nio_task {
     uint16_t node;          /* home node, constant */
     uint16_t pinned_worker; /* with NUMIO_AFFINITY_WORKER, constant */
     uint8_t kind;           /* enum nio_task_kind, constant */
-    uint8_t affinity;       /* enum numio_affinity, constant */
+    uint8_t place;          /* enum numio_affinity, and the class above it; 0: normal, anywhere;
+                               the class is the running task's */
     uint8_t flags;          /* enum nio_task_flag; the task's owner only: task/state.h */
     uint8_t wait_kind;      /* enum nio_wait_kind; the running task only */
 };
@@ -84,6 +88,29 @@ _Static_assert(offsetof(struct nio_task, state) == 0, "a free cell's first word 
 _Static_assert(offsetof(struct nio_task, link) == 8, "the slab links free cells here");
 
 enum { NIO_STRIPE_FOREIGN = 0xffff };
+
+enum { NIO_PLACE_CLASS_SHIFT = 4, NIO_PLACE_AFFINITY_MASK = 15 };
+
+static inline enum numio_affinity nio_task_affinity(const struct nio_task *task)
+{
+    return (enum numio_affinity)(task->place & NIO_PLACE_AFFINITY_MASK);
+}
+
+static inline enum nio_class nio_task_class(const struct nio_task *task)
+{
+    return (enum nio_class)(task->place >> NIO_PLACE_CLASS_SHIFT);
+}
+
+static inline uint8_t nio_task_place(enum numio_affinity affinity, enum nio_class class)
+{
+    return (uint8_t)((unsigned)affinity | (unsigned)class << NIO_PLACE_CLASS_SHIFT);
+}
+
+/* Normal, and may run anywhere: the ways of such tasks are the short ones. */
+static inline bool nio_task_is_plain(const struct nio_task *task)
+{
+    return task->place == 0;
+}
 
 static inline struct nio_task *nio_task_of_link(struct nio_mpsc_node *node)
 {

@@ -127,7 +127,7 @@ int nio_xdp_enter(struct numio_xdp *xdp, const char *call)
 {
     const struct nio_co *co = nio_co_current();
     const struct nio_worker *worker = nio_worker_current();
-    if (NIO_UNLIKELY(!co || worker != xdp->worker || co->task.affinity != NUMIO_AFFINITY_WORKER))
+    if (NIO_UNLIKELY(!co || worker != xdp->worker || nio_task_affinity(&co->task) != NUMIO_AFFINITY_WORKER))
         return refuse_elsewhere(xdp, call);
     if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
         return nio_refuse_forked_child();
@@ -274,7 +274,7 @@ int numio_xdp_open(struct numio_xdp_device *device, unsigned queue, struct numio
         return nio_error(-EINVAL, "numio_xdp_open: not called from a coroutine");
     if (!nio_is_own_process(worker->handle))
         return nio_refuse_forked_child();
-    if (co->task.affinity != NUMIO_AFFINITY_WORKER)
+    if (nio_task_affinity(&co->task) != NUMIO_AFFINITY_WORKER)
         return nio_error(-EXDEV, "numio_xdp_open: an endpoint belongs to one worker; spawn the "
                                  "coroutine with NUMIO_AFFINITY_WORKER");
     int rc = nio_xdp_device_take(device, queue);

@@ -119,6 +119,7 @@ struct numio_worker_metrics {
     uint64_t bytes_in, bytes_out;
     uint64_t cqes_reaped_for_others;
     uint64_t cqes_polled; /* of the completions: those of the polled ring (driver iopoll) */
+    uint64_t polls_latency, polls_background; /* of the polls: of tasks of these classes */
 };
 
 /* Counters of worker `index`.   Errors: -EINVAL out of range. */

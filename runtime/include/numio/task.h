@@ -72,6 +72,18 @@ struct numio_task_meta {
     unsigned node; /* home node */
 };
 
+/* Who goes first on a worker, where tasks of several classes are ready.  A class that wants less
+ * than its share of the worker's time (numio_config.share_latency and its like) is served at once,
+ * before those below it; one that wants more gets its share, so none starves: while others have
+ * work, it waits for at most their shares of a round and one poll of each.  What a class does not
+ * use the others get. */
+enum numio_class {
+    NUMIO_CLASS_INHERIT = 0, /* the spawner's; from outside of tasks, normal */
+    NUMIO_CLASS_NORMAL,
+    NUMIO_CLASS_LATENCY,   /* before all others: quotes, acknowledgements */
+    NUMIO_CLASS_BACKGROUND /* what can wait: compaction, logs, statistics */
+};
+
 /* Options of a spawn; plain data, start with numio_spawn_opts_init() or { .size = sizeof ... }
  * and zeroes, except that node and worker 0 are meant only with a matching affinity. */
 struct numio_spawn_opts {
@@ -81,6 +93,7 @@ struct numio_spawn_opts {
     int node;           /* home node, or NUMIO_NODE_ANY: the spawner's, round robin from outside */
     int worker;         /* with NUMIO_AFFINITY_WORKER, or NUMIO_WORKER_ANY: the spawner's own */
     size_t stack_bytes; /* coroutines: 0 = the runtime's default, else at most that */
+    enum numio_class sched_class;
 };
 
 NUMIO_EXPORT void numio_spawn_opts_init(struct numio_spawn_opts *opts, size_t size);
@@ -145,6 +158,13 @@ NUMIO_EXPORT size_t numio_stack_high_water(void);
 
 /* True in a task that was aborted.  Context: a coroutine or a future's poll; false elsewhere. */
 NUMIO_EXPORT bool numio_is_cancelled(void);
+
+/* Changes the class of the running task: from its next suspension on, and for what it spawns.
+ * Context: a coroutine or a future's poll.
+ * Errors:  -EINVAL elsewhere, or no such class (NUMIO_CLASS_INHERIT is none). */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_class_set(enum numio_class sched_class);
+/* The running task's; NUMIO_CLASS_NORMAL outside of tasks. */
+NUMIO_EXPORT enum numio_class numio_class_current(void);
 
 /* What is known of the running task.   Errors: -EINVAL outside a task. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_task_current(struct numio_task_meta *ret_meta);
