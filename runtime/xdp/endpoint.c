@@ -127,7 +127,8 @@ int nio_xdp_enter(struct numio_xdp *xdp, const char *call)
 {
     const struct nio_co *co = nio_co_current();
     const struct nio_worker *worker = nio_worker_current();
-    if (NIO_UNLIKELY(!co || worker != xdp->worker || nio_task_affinity(&co->task) != NUMIO_AFFINITY_WORKER))
+    if (NIO_UNLIKELY(!co || worker != xdp->worker ||
+                     nio_task_affinity(&co->task) != NUMIO_AFFINITY_WORKER))
         return refuse_elsewhere(xdp, call);
     if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
         return nio_refuse_forked_child();
