@@ -202,6 +202,7 @@ static int64_t work_briefly(void *arg)
 static int64_t answer(void *arg)
 {
     struct quote *quote = arg;
+    quote->polls_between = background_polls; /* spawned last, and first to run */
     for (int i = 0; i < 2000; i++) {
         uint64_t before = background_polls;
         int stop = numio_yield_now();
