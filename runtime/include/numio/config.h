@@ -97,12 +97,12 @@ struct numio_config {
                              for numio_io_buffer_alloc(); rounded up to 2 MiB, at most 1 GiB; less,
                              with a reason in the status, where RLIMIT_MEMLOCK is lower; 0: none */
     unsigned
-        direct_descriptors; /* most entries of each worker's table of them, at most 262144, made
-                               when it is first used; 0: 8192, or RLIMIT_NOFILE if that is less
-                             */
+        direct_descriptors;   /* most entries of each worker's table of them, at most 262144, made
+                                 when it is first used; 0: 8192, or RLIMIT_NOFILE if that is less
+                               */
     size_t recv_buffer_bytes; /* of each receive buffer, 128 to 16 MiB; 0: 4 KiB */
-    unsigned share_latency; /* of a worker's time, relative to each other, where tasks of several
-                               classes are ready (enum numio_class), 1 to 10000; 0: 64, 16, 1 */
+    unsigned share_latency;   /* of a worker's time, relative to each other, where tasks of several
+                                 classes are ready (enum numio_class), 1 to 10000; 0: 64, 16, 1 */
     unsigned share_normal;
     unsigned share_background;
 };
