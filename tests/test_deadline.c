@@ -325,8 +325,8 @@ static int64_t move_and_pop(void *arg)
         EXPECT(rc == 0 || (rc == -ETIMEDOUT && !is_long));
         rc = numio_deadline_pop(&deadline);
         EXPECT(rc == 0 || (rc == -ETIMEDOUT && !is_long));
-        EXPECT(!is_long || numio_current_worker() == here); /* where the timer was */
-        memset(&deadline, 0xa5, sizeof deadline);           /* nobody may use it any more */
+        EXPECT(!is_long || numio_current_worker() == there); /* not to where the timer was */
+        memset(&deadline, 0xa5, sizeof deadline);            /* nobody may use it any more */
         EXPECT(numio_yield_now() == 0);
         moves += there != here;
         late_moves += there != here && rc == -ETIMEDOUT;

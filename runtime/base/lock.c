@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "runtime/base/lock.h"
 
+#include <time.h>
+
 #include "runtime/base/assert.h"
 #include "runtime/base/futex.h"
 
-enum { SPIN_MAX = 64 };
+enum { SPIN_MAX = 64, SPIN_SLEEP = 1024 };
 
 void nio_lock_init(struct nio_lock *lock, enum nio_lock_rank rank)
 {
@@ -33,6 +35,22 @@ void nio_lock_acquire_slow(struct nio_lock *lock)
 void nio_lock_release_slow(struct nio_lock *lock)
 {
     nio_futex_wake(&lock->state, 1);
+}
+
+/* The holder may have lost its CPU, perhaps to us: then only a sleep, and not sched_yield(), which
+ * a real-time thread does not give way by, lets it go on. */
+void nio_lock_spin_slow(struct nio_lock *lock)
+{
+    static const struct timespec pause = { .tv_nsec = 20000 };
+    for (unsigned i = 1;; i++) { /* bounded by the holders' critical sections */
+        /* relaxed: only to avoid a failing RMW */
+        if (atomic_load_explicit(&lock->state, memory_order_relaxed) == 0 && nio_lock_try(lock))
+            return;
+        if (i % SPIN_SLEEP == 0)
+            (void)nanosleep(&pause, NULL); /* looks again in any case */
+        else
+            nio_cpu_relax();
+    }
 }
 
 #ifdef NIO_DEBUG

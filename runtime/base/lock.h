@@ -26,6 +26,7 @@ enum nio_lock_rank {
     NIO_RANK_INJECT,      /* sched/inject.c: a node's inject queue */
     NIO_RANK_IDLE,        /* sched/idle.c: a node's sleepers */
     NIO_RANK_DRIVER,      /* driver/ */
+    NIO_RANK_WHEEL,       /* time/wheel.c: taken by nio_lock_spin() */
     NIO_RANK_ALLOC,       /* alloc/: arenas and stack slabs */
     NIO_RANK_LEAF         /* nothing is locked inside */
 };
@@ -38,6 +39,7 @@ struct nio_lock {
 void nio_lock_init(struct nio_lock *lock, enum nio_lock_rank rank);
 void nio_lock_acquire_slow(struct nio_lock *lock);
 void nio_lock_release_slow(struct nio_lock *lock);
+void nio_lock_spin_slow(struct nio_lock *lock);
 
 #ifdef NIO_DEBUG
 void nio_lock_rank_enter(const struct nio_lock *lock);
@@ -82,8 +84,17 @@ static inline void nio_lock_release(struct nio_lock *lock)
         nio_lock_release_slow(lock);
 }
 
-/* Lets go of a lock that everybody takes by nio_lock_try() only: nobody can sleep on it, so a store
- * is enough. */
+/* For locks that are held for some dozen instructions: who finds it held looks again until it is
+ * free, and asks the kernel for nothing but a pause if that takes long.  Such a lock is let go of
+ * by nio_lock_release_tried(), without a locked instruction. */
+static inline void nio_lock_spin(struct nio_lock *lock)
+{
+    if (NIO_UNLIKELY(!nio_lock_try(lock)))
+        nio_lock_spin_slow(lock);
+}
+
+/* Lets go of a lock that everybody takes by nio_lock_try() or nio_lock_spin() only: nobody
+ * can sleep on it, so a store is enough. */
 static inline void nio_lock_release_tried(struct nio_lock *lock)
 {
     nio_lock_rank_leave(lock);

@@ -5,7 +5,7 @@
  * The operations of a chain lie side by side in their batch.  The first is submitted; each that
  * ends begins the next, as the kernel does it: a failure breaks the chain (the rest ends with
  * -ECANCELED, also behind a hard link), unless its own link is a hard one.  A link timeout stands
- * in the heap of the timers while the operation before it runs; whichever of the two is first ends
+ * in the wheel of the timers while the operation before it runs; whichever of the two is first ends
  * the other.
  *
  * All this is the owner's business.  A sibling that reaps such an operation stores its result,
@@ -16,7 +16,6 @@
 #include <errno.h>
 #include <stddef.h>
 
-#include "runtime/base/clock.h"
 #include "runtime/driver/driver_impl.h"
 #include "runtime/task/op_done.h"
 
@@ -38,7 +37,7 @@ static void begin(struct nio_driver *driver, struct numio_op *op)
     nio_driver_submit(driver, op);
     if (timeout) {
         timeout->_place = NIO_OP_PLACE_TIMER;
-        nio_timers_add(&driver->timers, timeout, nio_now_ns());
+        nio_driver_add_timer(driver, timeout);
     }
 }
 
@@ -64,7 +63,7 @@ static void go_on(struct nio_driver *driver, struct numio_op *op)
     struct numio_op *next = op + 1;
     if (timeout) {
         bool is_armed =
-            timeout->_place == NIO_OP_PLACE_TIMER && nio_timers_remove(&driver->timers, timeout);
+            timeout->_place == NIO_OP_PLACE_TIMER && nio_wheel_cancel(&driver->wheel, timeout);
         if (is_armed || timeout->_place == NIO_OP_PLACE_LINKED ||
             timeout->_place == NIO_OP_PLACE_LINKED_CANCELLED)
             nio_driver_end(driver, timeout, -ECANCELED); /* else it has struck */

@@ -23,10 +23,12 @@
 #include "runtime/driver/polled.h"
 #include "runtime/task/op_done.h"
 
+static const uint64_t ns_per_s = 1000000000;
+
 int nio_driver_base_init(struct nio_driver *driver, enum numio_driver profile)
 {
     driver->profile = profile;
-    nio_timers_init(&driver->timers);
+    nio_wheel_init(&driver->wheel);
     atomic_init(&driver->wake, NIO_DRIVER_AWAKE);
     driver->wake_fd = -1;
     if (nio_fault_now())
@@ -124,11 +126,34 @@ enum numio_driver nio_driver_profile(const struct nio_driver *driver)
     return driver->profile;
 }
 
+void nio_driver_add_timer(struct nio_driver *driver, struct numio_op *op)
+{
+    uint64_t now_ns = nio_now_ns();
+    uint64_t deadline_ns;
+    if (op->_time[1] == NIO_OP_TIME_IS_POINT)
+        deadline_ns = (uint64_t)op->_time[0];
+    else if (__builtin_mul_overflow((uint64_t)op->_time[0], ns_per_s, &deadline_ns) ||
+             __builtin_add_overflow(deadline_ns, (uint64_t)op->_time[1], &deadline_ns) ||
+             __builtin_add_overflow(deadline_ns, now_ns, &deadline_ns))
+        deadline_ns = NIO_TIME_FAR;
+    nio_driver_arm(driver, op, deadline_ns, now_ns);
+}
+
+void nio_driver_arm(struct nio_driver *driver, struct numio_op *op, uint64_t deadline_ns,
+                    uint64_t now_ns)
+{
+    op->_driver = driver;
+    op->_place = NIO_OP_PLACE_TIMER;
+    if (deadline_ns > NIO_TIME_FAR)
+        deadline_ns = NIO_TIME_FAR;
+    (void)nio_wheel_arm(&driver->wheel, op, deadline_ns, now_ns); /* the owner is awake */
+}
+
 void nio_driver_submit(struct nio_driver *driver, struct numio_op *op)
 {
     op->_driver = driver;
     if (op->_place == NIO_OP_PLACE_TIMER)
-        nio_timers_add(&driver->timers, op, nio_now_ns());
+        nio_driver_add_timer(driver, op);
     else if (is_epoll(driver))
         nio_epoll_submit(driver, op);
     else if (NIO_UNLIKELY(driver->polled) && nio_polled_takes(driver->polled, op))
@@ -156,7 +181,7 @@ void nio_driver_cancel(struct nio_driver *driver, struct numio_op *op)
 {
     NIO_DEBUG_ASSERT(op->_driver == driver);
     if (op->_place == NIO_OP_PLACE_TIMER) {
-        if (nio_timers_remove(&driver->timers, op))
+        if (nio_wheel_cancel(&driver->wheel, op))
             nio_driver_end(driver, op, -ECANCELED);
     } else if (NIO_UNLIKELY(op->_place == NIO_OP_PLACE_LINKED)) {
         op->_place = NIO_OP_PLACE_LINKED_CANCELLED; /* ends when the one before it has */
@@ -171,7 +196,7 @@ void nio_driver_cancel(struct nio_driver *driver, struct numio_op *op)
 
 bool nio_driver_take_timer(struct nio_driver *driver, struct numio_op *op)
 {
-    return nio_timers_remove(&driver->timers, op);
+    return nio_wheel_cancel(&driver->wheel, op);
 }
 
 void nio_driver_flush(struct nio_driver *driver)
@@ -190,12 +215,17 @@ bool nio_driver_is_eager(const struct nio_driver *driver)
     return driver->flush_wanted && driver->is_eager;
 }
 
+static bool has_due_timer(const struct nio_driver *driver)
+{
+    uint64_t next_ns = nio_wheel_next_ns(&driver->wheel);
+    return next_ns != NIO_TIME_NONE && nio_now_ns() >= next_ns;
+}
+
 bool nio_driver_has_local(const struct nio_driver *driver)
 {
     if (driver->ended.head)
         return true;
-    uint64_t next_ns = nio_timers_next_ns(&driver->timers);
-    return next_ns != NIO_TIMERS_NONE && nio_now_ns() >= next_ns;
+    return has_due_timer(driver);
 }
 
 bool nio_driver_has_completions(const struct nio_driver *driver)
@@ -204,8 +234,7 @@ bool nio_driver_has_completions(const struct nio_driver *driver)
     if (atomic_load_explicit(&driver->has_ended, memory_order_relaxed) ||
         atomic_load_explicit(&driver->handed, memory_order_relaxed))
         return true;
-    uint64_t next_ns = nio_timers_next_ns(&driver->timers);
-    if (next_ns != NIO_TIMERS_NONE && nio_now_ns() >= next_ns)
+    if (has_due_timer(driver))
         return true;
     return is_epoll(driver) ? nio_epoll_has_completions(driver) : nio_uring_has_completions(driver);
 }
@@ -240,7 +269,7 @@ unsigned nio_driver_in_kernel(const struct nio_driver *driver)
 
 unsigned nio_driver_in_flight(const struct nio_driver *driver)
 {
-    return driver->ended.count + driver->timers.count + nio_driver_in_kernel(driver);
+    return driver->ended.count + nio_wheel_count(&driver->wheel) + nio_driver_in_kernel(driver);
 }
 
 static void set_has_ended(struct nio_driver *driver)
@@ -273,11 +302,11 @@ unsigned nio_driver_reap_local(struct nio_driver *driver, unsigned max)
             nio_op_done(op, op->_result);
         done++;
     }
-    if (!driver->timers.root)
+    if (nio_wheel_count(&driver->wheel) == 0)
         return done;
     uint64_t now_ns = nio_now_ns();
     struct numio_op *op;
-    while (done < max && (op = nio_timers_take_due(&driver->timers, now_ns))) {
+    while (done < max && (op = nio_wheel_take_due(&driver->wheel, now_ns))) {
         if (NIO_UNLIKELY(op->_flags & NIO_OP_DEADLINE))
             nio_op_strike(op);
         else if (NIO_UNLIKELY(nio_op_kind(op) == NIO_OP_STREAM))
@@ -322,14 +351,16 @@ void nio_driver_count_result(struct nio_driver_tally *tally, const struct numio_
         count(&tally->bytes_out, (uint64_t)result, is_owner);
 }
 
-int64_t nio_driver_park_limit(const struct nio_driver *driver, int64_t timeout_ns)
+int64_t nio_driver_park_limit(struct nio_driver *driver, int64_t timeout_ns)
 {
     if (driver->ended.head)
         return 0;
-    uint64_t next_ns = nio_timers_next_ns(&driver->timers);
-    if (next_ns == NIO_TIMERS_NONE)
+    if (nio_wheel_next_ns(&driver->wheel) == NIO_TIME_NONE)
         return timeout_ns;
     uint64_t now_ns = nio_now_ns();
+    uint64_t next_ns = nio_wheel_settle(&driver->wheel, now_ns);
+    if (next_ns == NIO_TIME_NONE)
+        return timeout_ns;
     if (next_ns <= now_ns)
         return 0;
     uint64_t left_ns = next_ns - now_ns;

@@ -114,8 +114,12 @@ void nio_driver_submit(struct nio_driver *driver, struct numio_op *op);
  * completes exactly once; the call keeps no pointer to it beyond its completion.  With hundreds of
  * cancels on their way it first reaps, and so may complete any operation, this one included. */
 void nio_driver_cancel(struct nio_driver *driver, struct numio_op *op);
-/* Owner: takes a timeout that was submitted here back, which then never completes.  False: its time
- * has come, it has been or will be completed. */
+/* Owner: arms a timer at a point in time; `op` is a prepared timeout, or has been one.  `now_ns`
+ * may be some time ago. */
+void nio_driver_arm(struct nio_driver *driver, struct numio_op *op, uint64_t deadline_ns,
+                    uint64_t now_ns);
+/* Any worker: takes a timeout that was submitted here back, which then never completes.  False: its
+ * time has come, it has been or will be completed. */
 NIO_NODISCARD bool nio_driver_take_timer(struct nio_driver *driver, struct numio_op *op);
 /* Owner: publishes what was submitted, waking the SQ thread if it sleeps. */
 void nio_driver_flush(struct nio_driver *driver);

@@ -26,7 +26,7 @@
 
 #include "runtime/driver/driver.h"
 #include "runtime/driver/op_link.h"
-#include "runtime/driver/timers.h"
+#include "runtime/time/wheel.h"
 
 enum nio_wake_state {
     NIO_DRIVER_AWAKE = 0,
@@ -54,24 +54,27 @@ struct nio_driver {
     char reason[NIO_DRIVER_REASON_BYTES];
     unsigned napi_us; /* 0: the ring does not busy-poll */
 
-    /* owner only; `has_ended` and the timers' next_ns are hints that any thread may read */
+    /* owner only; `has_ended` is a hint that any thread may read */
     NIO_CACHE_ALIGNED struct nio_op_queue ended;
     _Atomic bool has_ended;
     bool flush_wanted;
     bool is_abandoned; /* by streams that were not closed: they end with the ring */
     bool is_eager;     /* something that is to be flushed should not wait for a park */
-    struct nio_timers timers;
     struct nio_driver_tally by_owner;
 
     /* any thread, RMW */
     NIO_CACHE_ALIGNED _Atomic uint32_t wake;
     struct numio_op *_Atomic handed; /* ended operations of kept chains, newest first: chain.c */
     struct nio_driver_tally by_siblings;
+
+    struct nio_wheel wheel; /* the timers: any thread, by its lock */
 };
 
 /* driver.c: the common part.  Init makes the eventfd; fini takes a half-built one. */
 int nio_driver_base_init(struct nio_driver *driver, enum numio_driver profile);
 void nio_driver_base_fini(struct nio_driver *driver);
+/* Owner: arms `op`, a prepared timeout, to end as it says. */
+void nio_driver_add_timer(struct nio_driver *driver, struct numio_op *op);
 /* Owner: `op` has ended with `result`; the next reap completes it. */
 void nio_driver_end(struct nio_driver *driver, struct numio_op *op, int32_t result);
 /* Owner: completes up to `max` operations of `ended` and of the timers.  Returns how many. */
@@ -80,7 +83,7 @@ unsigned nio_driver_reap_local(struct nio_driver *driver, unsigned max);
 bool nio_driver_has_local(const struct nio_driver *driver);
 /* Owner: the time a park may last: at most `timeout_ns` (negative: no limit), not longer than the
  * earliest timer, 0 when there is something to reap. */
-int64_t nio_driver_park_limit(const struct nio_driver *driver, int64_t timeout_ns);
+int64_t nio_driver_park_limit(struct nio_driver *driver, int64_t timeout_ns);
 /* Owner: announces that it is about to sleep.  False: an unpark came before; it is consumed. */
 bool nio_driver_announce_sleep(struct nio_driver *driver, enum nio_wake_state how);
 /* Owner: it is awake again; consumes an unpark. */

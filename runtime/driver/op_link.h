@@ -37,16 +37,14 @@ enum nio_op_place {
     NIO_OP_PLACE_ENDED             /* waits for a reap with its result; timeouts stay TIMER */
 };
 
+/* Instead of a number of nanoseconds in _time[1]: _time[0] is a deadline and not a delay. */
+enum { NIO_OP_TIME_IS_POINT = -1 };
+
 /* Words of the image that the driver may use for itself. */
 enum {
-    NIO_OP_WORD_LINK = 4,     /* user_data */
-    NIO_OP_WORD_OFFSET = 1,   /* reads and writes: off, as the call said it */
-    NIO_OP_WORD_TIME = 2,     /* link timeouts: addr */
-    NIO_OP_WORD_DEADLINE = 2, /* timers only, whose image goes nowhere: addr */
-    NIO_OP_WORD_CHILD = 5,
-    NIO_OP_WORD_SIBLING = 4,
-    NIO_OP_WORD_BACK = 6,
-    NIO_OP_WORD_IN_HEAP = 7
+    NIO_OP_WORD_LINK = 4,   /* user_data */
+    NIO_OP_WORD_OFFSET = 1, /* reads and writes: off, as the call said it */
+    NIO_OP_WORD_TIME = 2    /* link timeouts: addr; those of timers: time/wheel.h */
 };
 
 static inline struct numio_op *nio_op_word(const struct numio_op *op, unsigned word)

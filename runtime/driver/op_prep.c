@@ -307,9 +307,16 @@ void numio_op_timeout(struct numio_op *op, uint64_t delay_ns)
     struct io_uring_sqe sqe = { 0 };
     op->_time[0] = (int64_t)(delay_ns / ns_per_s);
     op->_time[1] = (int64_t)(delay_ns % ns_per_s);
-    io_uring_prep_timeout(&sqe, NULL, 0, 0); /* kept by the driver: driver/timers.h */
+    io_uring_prep_timeout(&sqe, NULL, 0, 0); /* kept by the driver: time/wheel.h */
     set_image(op, &sqe);
     op->_place = NIO_OP_PLACE_TIMER;
+}
+
+void numio_op_timeout_at(struct numio_op *op, uint64_t deadline_ns)
+{
+    numio_op_timeout(op, 0);
+    op->_time[0] = (int64_t)deadline_ns;
+    op->_time[1] = NIO_OP_TIME_IS_POINT;
 }
 
 void numio_op_link_timeout(struct numio_op *op, uint64_t limit_ns)

@@ -5,12 +5,9 @@
 #include <liburing.h>
 #include <string.h>
 
-#include "runtime/base/clock.h"
 #include "runtime/base/mem.h"
 #include "runtime/driver/driver_impl.h"
 #include "runtime/task/op_done.h"
-
-static const uint64_t ns_per_s = 1000000000;
 
 static void set_image(struct nio_multi *multi, const struct io_uring_sqe *sqe)
 {
@@ -65,24 +62,14 @@ void nio_driver_submit_multi(struct nio_driver *driver, struct nio_multi *multi)
         nio_driver_end(driver, &multi->op, -EINVAL);
 }
 
-static void add_tick(struct nio_driver *driver, struct nio_multi *multi, uint64_t now_ns)
-{
-    struct numio_op *op = &multi->op;
-    uint64_t left_ns = multi->due_ns > now_ns ? multi->due_ns - now_ns : 0;
-    op->_time[0] = (int64_t)(left_ns / ns_per_s);
-    op->_time[1] = (int64_t)(left_ns % ns_per_s);
-    nio_timers_add(&driver->timers, op, now_ns);
-}
-
 void nio_driver_submit_ticks(struct nio_driver *driver, struct nio_multi *multi, uint64_t period_ns,
                              uint64_t now_ns)
 {
     numio_op_timeout(&multi->op, period_ns);
-    multi->op._driver = driver;
     multi->op._state = NIO_OP_STREAM;
     multi->period_ns = period_ns;
     multi->due_ns = now_ns < UINT64_MAX - period_ns ? now_ns + period_ns : UINT64_MAX;
-    add_tick(driver, multi, now_ns);
+    nio_driver_arm(driver, &multi->op, multi->due_ns, now_ns);
 }
 
 void nio_stream_tick(struct nio_driver *driver, struct nio_multi *multi, uint64_t now_ns)
@@ -90,7 +77,7 @@ void nio_stream_tick(struct nio_driver *driver, struct nio_multi *multi, uint64_
     uint64_t late = now_ns > multi->due_ns ? (now_ns - multi->due_ns) / multi->period_ns : 0;
     uint64_t ticks = late < INT32_MAX ? late + 1 : INT32_MAX;
     multi->due_ns += (late + 1) * multi->period_ns;
-    add_tick(driver, multi, now_ns);
+    nio_driver_arm(driver, &multi->op, multi->due_ns, now_ns);
     struct nio_task *waiter = nio_multi_post(multi, (int32_t)ticks, -1, false);
     if (waiter)
         nio_multi_wake(waiter);

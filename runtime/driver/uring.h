@@ -80,7 +80,7 @@ struct nio_uring {
 
     struct nio_uring_missed *missed;
     unsigned missed_count, missed_room;
-    _Atomic uint64_t missed_ns; /* any reads: earliest due_ns, NIO_TIMERS_NONE */
+    _Atomic uint64_t missed_ns; /* any reads: earliest due_ns, NIO_TIME_NONE */
 
     /* whoever holds cq_lock writes; the owner reads */
     NIO_CACHE_ALIGNED struct nio_lock cq_lock;

@@ -85,7 +85,7 @@ static uint64_t name_of(uint64_t user_data)
 
 static void set_next_due(struct nio_uring *uring)
 {
-    uint64_t next_ns = NIO_TIMERS_NONE;
+    uint64_t next_ns = NIO_TIME_NONE;
     for (unsigned i = 0; i < uring->missed_count; i++)
         if (uring->missed[i].due_ns < next_ns)
             next_ns = uring->missed[i].due_ns;
@@ -173,7 +173,7 @@ bool nio_uring_cancel_is_due(const struct nio_uring *uring)
 {
     /* relaxed: a hint for other threads, the owner sees its own store */
     uint64_t next_ns = atomic_load_explicit(&uring->missed_ns, memory_order_relaxed);
-    return next_ns != NIO_TIMERS_NONE && nio_now_ns() >= next_ns;
+    return next_ns != NIO_TIME_NONE && nio_now_ns() >= next_ns;
 }
 
 void nio_uring_cancel_again(struct nio_uring *uring)

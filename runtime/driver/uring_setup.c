@@ -300,7 +300,7 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
     if (!uring)
         return nio_error(-ENOMEM, "no memory for a driver of %zu bytes", sizeof *uring);
     uring->ring.ring_fd = -1;
-    atomic_init(&uring->missed_ns, NIO_TIMERS_NONE);
+    atomic_init(&uring->missed_ns, NIO_TIME_NONE);
     uring->is_sqpoll = options->profile == NUMIO_DRIVER_SQPOLL;
     uring->base.is_eager = uring->is_sqpoll; /* publishing is a store */
     uring->has_iowq = uring->is_sqpoll;      /* the SQ thread's, which no signal disturbs */

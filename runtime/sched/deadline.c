@@ -3,7 +3,7 @@
  *
  * Whoever begins to wait compares the clock with the end of its innermost scope (nio_co_stop()).
  * What is being waited for when the time passes is ended by a timer: each scope that ends before
- * its outer one has one in the heap of the worker that pushed it.  There it strikes: the worker
+ * its outer one has one in the wheel of the worker that pushed it.  There it strikes: the worker
  * sets LATE in the task's state word with a wake, run.c cancels the operation that the coroutine
  * waits for, as for an abort, and the await returns -ETIMEDOUT.  The pop of a scope that was struck
  * clears LATE; if it was an outer one's as well, the clock says the same from there on.
@@ -11,14 +11,14 @@
  * The timer lies in the memory of the coroutine, which may run elsewhere by now, and is the
  * worker's.  `_timer._state` says whose it is:
  *
- *   STARTED  the worker's: it stands in the heap, or is being struck
+ *   STARTED  the worker's: it stands in the wheel, or is being struck
  *   DONE     the coroutine's: the worker stores it after its last access [DL1]
  *   FRESH    the coroutine's: never armed
  *
- * Pop wants it back.  On the same worker it takes it from the heap.  On another it goes there: the
- * task flag VISITS makes the loop send the suspended task to the mailbox of the timer's worker,
- * where it goes on; there the timer either stands in the heap or has struck, and nobody else is at
- * it.  A coroutine that stays where it was, as most do, never travels.
+ * Pop wants it back and takes it from the wheel, whose lock lets any worker do that.  Only if it is
+ * no longer there and not DONE either, that is, while another worker is between taking it out and
+ * its last access, does the coroutine go there: the task flag VISITS makes the loop send the
+ * suspended task to the mailbox of the timer's worker, where nobody is at the timer any more.
  */
 #include <errno.h>
 
@@ -38,17 +38,18 @@ int numio_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns)
     uint64_t now_ns = nio_now_ns();
     uint64_t at_ns = timeout_ns < UINT64_MAX - now_ns ? now_ns + timeout_ns : UINT64_MAX;
     struct numio_deadline *outer = co->deadline;
-    numio_op_timeout(&deadline->_timer, timeout_ns);
+    struct numio_op *timer = &deadline->_timer;
+    timer->_task = NULL; /* never armed */
     deadline->_outer = outer;
     deadline->_at_ns = at_ns;
     co->deadline = deadline;
     if (outer && outer->_at_ns <= at_ns) {
         deadline->_at_ns = outer->_at_ns; /* whose timer strikes for both */
     } else if (timeout_ns > 0) {
-        deadline->_timer._task = &co->task;
-        deadline->_timer._flags = worker->index << NIO_OP_WORKER_SHIFT | NIO_OP_DEADLINE;
-        deadline->_timer._state = NIO_OP_STARTED;
-        nio_driver_submit(worker->driver, &deadline->_timer);
+        timer->_task = &co->task;
+        timer->_flags = worker->index << NIO_OP_WORKER_SHIFT | NIO_OP_DEADLINE;
+        timer->_state = NIO_OP_STARTED;
+        nio_driver_arm(worker->driver, timer, at_ns, now_ns);
     }
     return 0;
 }
@@ -60,12 +61,13 @@ static bool take_back(struct nio_co *co, struct numio_op *timer)
         return false; /* never armed */
     if (nio_op_is_done(timer))
         return true;
-    nio_co_go_to(co, nio_op_worker(timer));
-    struct nio_worker *worker = nio_worker_current();
-    NIO_ASSERT(worker->index == nio_op_worker(timer));
-    bool is_armed = nio_driver_take_timer(worker->driver, timer);
-    NIO_ASSERT(is_armed || nio_op_is_done(timer)); /* on its thread it is never half struck */
-    return !is_armed;
+    struct nio_worker *owner = nio_worker_current()->handle->workers[nio_op_worker(timer)];
+    if (NIO_LIKELY(nio_driver_take_timer(owner->driver, timer)))
+        return false;
+    if (!nio_op_is_done(timer))
+        nio_co_go_to(co, owner->index);
+    NIO_ASSERT(nio_op_is_done(timer)); /* on its thread it is never half struck */
+    return true;
 }
 
 int numio_deadline_pop(struct numio_deadline *deadline)

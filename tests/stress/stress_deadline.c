@@ -4,8 +4,8 @@
  * at once.  A worker that strikes a timer after its scope was popped finds that pattern, and an end
  * that is forgotten is a sleep of an hour: the watchdog.
  *
- * Weakened [DL1]: ThreadSanitizer reports the scope's memory.  A pop that does not travel: the
- * assertion of deadline.c, or the pattern. */
+ * Weakened [DL1]: ThreadSanitizer reports the scope's memory.  A pop that does not travel
+ * while its timer is being struck: the assertion of deadline.c, or the pattern. */
 #include <errno.h>
 #include <fcntl.h>
 

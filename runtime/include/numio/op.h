@@ -115,6 +115,8 @@ NUMIO_EXPORT void numio_op_sendmsg(struct numio_op *op, int fd, const struct msg
 NUMIO_EXPORT void numio_op_shutdown(struct numio_op *op, int fd, int how);
 NUMIO_EXPORT void numio_op_poll_fd(struct numio_op *op, int fd, uint32_t events);
 NUMIO_EXPORT void numio_op_timeout(struct numio_op *op, uint64_t delay_ns);
+/* Ends at a point of numio_now_ns(), with -ETIME as well; at once if that has passed. */
+NUMIO_EXPORT void numio_op_timeout_at(struct numio_op *op, uint64_t deadline_ns);
 NUMIO_EXPORT void numio_op_nop(struct numio_op *op);
 NUMIO_EXPORT void numio_op_prep(struct numio_op *op,
                                 void (*prep)(struct io_uring_sqe *sqe, void *arg), void *arg);

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/* time/wheel.h: the timers of one driver, as a hierarchical wheel.
+ *
+ * Plain timeouts never go to the kernel: they cost no SQE, no credit and no kernel timer, a
+ * million of them may sleep at once.  The owner looks at the earliest deadline when it reaps, and
+ * parks no longer than until then.
+ *
+ * Nine levels of 64 slots.  A tick is 1,024 ns, a slot of level L spans 64^L ticks, so that nine
+ * levels hold every deadline that 64 bits can say.  A timer stands on the level of the highest
+ * 6-bit digit in which its tick differs from `elapsed`, in the slot of that digit (Varghese and
+ * Lauck, "Hashed and hierarchical timing wheels", 1987; Tokio, runtime/time/wheel).  When the time
+ * reaches a slot, its timers move to lower levels.  Unlike Linux' kernel/time/timer.c, which trades
+ * exactness for fewer moves, each timer keeps its exact deadline and each slot its earliest, and a
+ * timer is due at that nanosecond: never early, and late only by what its owner is.
+ *
+ * Arming and cancelling are O(1) and allocate nothing: the links are in the operations.  Any thread
+ * may do both; a lock of a few instructions keeps the wheel whole.  Timers whose deadlines are in
+ * different ticks come in the order of their deadlines, those of one tick as they were armed.
+ */
+#ifndef NIO_TIME_WHEEL_H
+#define NIO_TIME_WHEEL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <numio/op.h>
+
+#include "runtime/base/compiler.h"
+#include "runtime/base/lock.h"
+
+#define NIO_TIME_NONE UINT64_MAX
+#define NIO_TIME_FAR (UINT64_MAX - 1) /* the latest deadline, centuries away */
+
+enum {
+    NIO_WHEEL_TICK_SHIFT = 10, /* 1,024 ns: a shift and no division */
+    NIO_WHEEL_DIGIT_BITS = 6,
+    NIO_WHEEL_SLOTS = 1 << NIO_WHEEL_DIGIT_BITS,
+    NIO_WHEEL_LEVELS = (64 - NIO_WHEEL_TICK_SHIFT) / NIO_WHEEL_DIGIT_BITS,
+    NIO_WHEEL_LISTS = NIO_WHEEL_LEVELS * NIO_WHEEL_SLOTS
+};
+_Static_assert(NIO_WHEEL_TICK_SHIFT + NIO_WHEEL_LEVELS * NIO_WHEEL_DIGIT_BITS == 64,
+               "the levels hold every deadline");
+
+/* Words of a timer's image, which goes nowhere; the wheel's while it is armed. */
+enum {
+    NIO_TIMER_WORD_DEADLINE = 2,
+    NIO_TIMER_WORD_NEXT = 4,
+    NIO_TIMER_WORD_PREV = 6,
+    NIO_TIMER_WORD_LIST = 7 /* number of its list and one; 0: not armed */
+};
+
+struct nio_wheel_list {
+    struct numio_op *first, *last; /* `last` means nothing while `first` is NULL */
+    uint64_t min_ns;               /* no deadline is earlier; likewise */
+    bool is_stale;                 /* the earliest was cancelled: min_ns may be too early */
+};
+
+struct nio_wheel {
+    /* any thread, RMW */
+    NIO_CACHE_ALIGNED struct nio_lock lock;
+    /* under the lock; any thread reads the first two */
+    _Atomic uint64_t next_ns; /* earliest deadline, or earlier if that was cancelled; or NONE */
+    _Atomic unsigned count;
+    uint32_t levels;                     /* a bit for each that has timers */
+    uint64_t elapsed;                    /* ticks */
+    uint64_t occupied[NIO_WHEEL_LEVELS]; /* a bit for each slot that has */
+    struct nio_wheel_list lists[NIO_WHEEL_LISTS];
+    /* owner only */
+    uint64_t settled; /* the tick of its last settle */
+    unsigned moving;  /* the list that is being distributed, NIO_WHEEL_LISTS: none */
+};
+
+void nio_wheel_init(struct nio_wheel *wheel);
+
+/* Any thread: arms `op` to end at `deadline_ns`, at most NIO_TIME_FAR; `now_ns` may be some time
+ * ago.  True: it is the earliest now, so if the owner may be asleep it has to be woken. */
+bool nio_wheel_arm(struct nio_wheel *wheel, struct numio_op *op, uint64_t deadline_ns,
+                   uint64_t now_ns);
+/* Any thread that knows the memory of `op` to be there: takes it back.  False: it is not armed, its
+ * time has come. */
+bool nio_wheel_cancel(struct nio_wheel *wheel, struct numio_op *op);
+/* Owner: takes a timer whose deadline is not after `now_ns`, else NULL.  Costs one load while none
+ * is due. */
+struct numio_op *nio_wheel_take_due(struct nio_wheel *wheel, uint64_t now_ns);
+/* Owner, before a park: the earliest deadline, NIO_TIME_NONE without one.  Too early only if the
+ * earliest of a slot with many timers was cancelled: then that slot is distributed on the wake. */
+uint64_t nio_wheel_settle(struct nio_wheel *wheel, uint64_t now_ns);
+
+/* Any thread: no timer is due before this.  Until the next settle it may be too early. */
+static inline uint64_t nio_wheel_next_ns(const struct nio_wheel *wheel)
+{
+    /* relaxed: a hint for other threads; who arms an earlier one wakes the owner */
+    return atomic_load_explicit(&wheel->next_ns, memory_order_relaxed);
+}
+
+static inline unsigned nio_wheel_count(const struct nio_wheel *wheel)
+{
+    /* relaxed: exact only to whoever keeps others from arming and cancelling */
+    return atomic_load_explicit(&wheel->count, memory_order_relaxed);
+}
+
+/* Any thread, where `op` was armed and nobody else cancels it. */
+static inline uint64_t nio_timer_deadline_ns(const struct numio_op *op)
+{
+    return op->_sqe[NIO_TIMER_WORD_DEADLINE];
+}
+
+/* Any thread, for tests and debugging: levels, slots and deadlines as text, cut at `bytes`. Returns
+ * the length it would have. */
+size_t nio_wheel_dump(struct nio_wheel *wheel, char *ret_text, size_t bytes);
+/* Any thread: bitmaps, links, digits, counts and minima of the whole wheel; for tests. */
+bool nio_wheel_check(struct nio_wheel *wheel);
+
+#endif

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/* The wheel of timers against a naive model, an array that is searched. */
+#include <criterion/criterion.h>
+
+#include "runtime/time/wheel.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/seeded.h"
+
+enum { TIMERS = 300, STEPS = 40000, DUMP_BYTES = 1 << 20 };
+
+static struct numio_op timers[TIMERS];
+static uint64_t deadlines[TIMERS]; /* 0: not armed */
+static struct nio_wheel wheel;
+static char dump[DUMP_BYTES];
+
+static uint64_t earliest(void)
+{
+    uint64_t best = NIO_TIME_NONE;
+    for (int i = 0; i < TIMERS; i++)
+        if (deadlines[i] && deadlines[i] < best)
+            best = deadlines[i];
+    return best;
+}
+
+static void arm(unsigned i, uint64_t deadline_ns, uint64_t now_ns)
+{
+    bool is_first = deadline_ns < nio_wheel_next_ns(&wheel);
+    cr_assert_eq(nio_wheel_arm(&wheel, &timers[i], deadline_ns, now_ns), is_first);
+    deadlines[i] = deadline_ns;
+}
+
+static void take_all_due(uint64_t now_ns)
+{
+    uint64_t last_tick = 0;
+    struct numio_op *op;
+    while ((op = nio_wheel_take_due(&wheel, now_ns))) {
+        unsigned i = (unsigned)(op - timers);
+        cr_assert(deadlines[i] && deadlines[i] <= now_ns, "timer %u is not due", i);
+        uint64_t tick = deadlines[i] >> NIO_WHEEL_TICK_SHIFT;
+        cr_assert_geq(tick, last_tick, "deadlines come in order, tick by tick");
+        last_tick = tick;
+        deadlines[i] = 0;
+    }
+    cr_assert(earliest() > now_ns, "everything due was taken");
+}
+
+/* 1 ns to centuries, all magnitudes alike. */
+static uint64_t random_delay(struct nio_rng *rng)
+{
+    uint64_t wide = nio_rng_next(rng);
+    return (wide >> (1 + nio_rng_below(rng, 63))) + 1;
+}
+
+/* Each armed deadline stands in the dump, and nothing else does. */
+static void check_dump(void)
+{
+    unsigned armed = 0, found = 0;
+    char text[32];
+    cr_assert_lt(nio_wheel_dump(&wheel, dump, sizeof dump), sizeof dump);
+    for (const char *at = strchr(dump, '\n'); at && at[1]; at = strchr(at + 1, '\n'))
+        for (const char *c = strchr(at, ':'); *c != '\n'; c++)
+            found += *c == ' ';
+    for (int i = 0; i < TIMERS; i++) {
+        if (!deadlines[i])
+            continue;
+        (void)snprintf(text, sizeof text, " %llu", (unsigned long long)deadlines[i]);
+        cr_assert(strstr(dump, text), "%s is missing in\n%s", text, dump);
+        armed++;
+    }
+    cr_assert_eq(found, armed);
+    cr_assert_eq(nio_wheel_count(&wheel), armed);
+}
+
+/* How far the clock goes: mostly a little, now and then to where something happens, or far. */
+static uint64_t later(struct nio_rng *rng, uint64_t now_ns)
+{
+    uint64_t next_ns = earliest();
+    switch (nio_rng_below(rng, 8)) {
+    case 0:
+        return next_ns != NIO_TIME_NONE && next_ns > now_ns ? next_ns - 1 : now_ns;
+    case 1:
+    case 2:
+        return next_ns != NIO_TIME_NONE && next_ns > now_ns ? next_ns : now_ns;
+    case 3:
+        return now_ns < UINT64_MAX / 4 ? now_ns + random_delay(rng) / 65536 : now_ns;
+    default:
+        return now_ns + nio_rng_below(rng, 5000);
+    }
+}
+
+static void step(struct nio_rng *rng, uint64_t *now_ns)
+{
+    unsigned i = nio_rng_below(rng, TIMERS), what = nio_rng_below(rng, 8);
+    if (what == 0) {
+        *now_ns = later(rng, *now_ns);
+        take_all_due(*now_ns);
+    } else if (what == 1) {
+        uint64_t next_ns = nio_wheel_settle(&wheel, *now_ns);
+        cr_assert(next_ns <= earliest() && (next_ns > *now_ns || next_ns == earliest()));
+    } else if (deadlines[i] && what < 4) {
+        cr_assert(nio_wheel_cancel(&wheel, &timers[i]));
+        cr_assert_not(nio_wheel_cancel(&wheel, &timers[i]), "it is gone already");
+        deadlines[i] = 0;
+    } else if (!deadlines[i]) {
+        uint64_t delay_ns = random_delay(rng);
+        arm(i, delay_ns < NIO_TIME_FAR - *now_ns ? *now_ns + delay_ns : NIO_TIME_FAR,
+            nio_rng_below(rng, 2) ? *now_ns : 0);
+    }
+}
+
+Test(wheel, agrees_with_a_model_over_random_steps, .timeout = 60)
+{
+    struct nio_rng rng = seeded_rng(0x5eed);
+    uint64_t now_ns = 1000;
+    nio_wheel_init(&wheel);
+    for (int i = 0; i < STEPS; i++) {
+        step(&rng, &now_ns);
+        cr_assert_leq(nio_wheel_next_ns(&wheel), earliest(), "step %d", i);
+        cr_assert(nio_wheel_check(&wheel), "step %d", i);
+        if (i % 64 == 0)
+            check_dump();
+    }
+    take_all_due(NIO_TIME_FAR);
+    cr_assert_eq(nio_wheel_count(&wheel), 0);
+    cr_assert(nio_wheel_check(&wheel));
+}
+
+Test(wheel, a_timer_is_due_at_its_nanosecond_and_not_before)
+{
+    nio_wheel_init(&wheel);
+    uint64_t now_ns = 12345678901;
+    for (uint64_t delay_ns = 1; delay_ns < UINT64_MAX / 4; delay_ns *= 3) {
+        arm(0, now_ns + delay_ns, now_ns);
+        arm(1, now_ns + delay_ns, now_ns);
+        cr_assert_eq(nio_wheel_settle(&wheel, now_ns + delay_ns / 2), now_ns + delay_ns);
+        cr_assert_null(nio_wheel_take_due(&wheel, now_ns + delay_ns - 1));
+        cr_assert_eq(nio_wheel_take_due(&wheel, now_ns + delay_ns), &timers[0], "as armed");
+        cr_assert_eq(nio_wheel_take_due(&wheel, now_ns + delay_ns), &timers[1]);
+        cr_assert_null(nio_wheel_take_due(&wheel, now_ns + delay_ns));
+        deadlines[0] = deadlines[1] = 0;
+    }
+}
+
+Test(wheel, a_deadline_that_has_passed_is_due_at_once)
+{
+    nio_wheel_init(&wheel);
+    arm(0, 5000000, 4000000);
+    arm(1, 10, 4000000);
+    arm(2, 0, 4000000);
+    cr_assert(nio_wheel_check(&wheel));
+    cr_assert_eq(nio_wheel_take_due(&wheel, 4000000), &timers[1]);
+    cr_assert_eq(nio_wheel_take_due(&wheel, 4000000), &timers[2]);
+    cr_assert_null(nio_wheel_take_due(&wheel, 4999999));
+    cr_assert_eq(nio_wheel_take_due(&wheel, UINT64_MAX - 1), &timers[0]);
+}
+
+Test(wheel, the_latest_deadline_is_centuries_away_and_comes)
+{
+    nio_wheel_init(&wheel);
+    arm(0, NIO_TIME_FAR, UINT64_MAX / 2);
+    cr_assert_null(nio_wheel_take_due(&wheel, NIO_TIME_FAR - 1));
+    cr_assert_eq(nio_wheel_next_ns(&wheel), NIO_TIME_FAR);
+    cr_assert_eq(nio_wheel_take_due(&wheel, NIO_TIME_FAR), &timers[0]);
+    cr_assert_eq(nio_wheel_next_ns(&wheel), NIO_TIME_NONE);
+}
+
+/* A park must end for the timer that is there, not for one that was, nor at a slot's beginning. */
+Test(wheel, the_next_deadline_is_exact_after_the_earliest_was_cancelled)
+{
+    nio_wheel_init(&wheel);
+    uint64_t second = 1000000000;
+    arm(0, 100 * second, 1);
+    arm(1, 101 * second, 1);
+    cr_assert(nio_wheel_cancel(&wheel, &timers[0]));
+    cr_assert_eq(nio_wheel_settle(&wheel, 1), 101 * second);
+    cr_assert(nio_wheel_check(&wheel));
+}
+
+/* Long timers hold the wheel; what is armed later still stands low. */
+Test(wheel, progress_follows_the_clock_while_nothing_is_due)
+{
+    nio_wheel_init(&wheel);
+    uint64_t hour = UINT64_C(3600000000000), now_ns = hour;
+    arm(0, 1000 * hour, now_ns);
+    now_ns += hour / 7;
+    cr_assert_null(nio_wheel_take_due(&wheel, now_ns));
+    arm(1, now_ns + 2000, now_ns);
+    (void)nio_wheel_dump(&wheel, dump, sizeof dump); /* its length matters to nobody */
+    cr_assert(strstr(dump, "level 0 "), "%s", dump);
+}
+
+Test(wheel, equal_deadlines_come_as_they_were_armed_in_any_number)
+{
+    enum { MANY = 2000 };
+    static struct numio_op ops[MANY];
+    nio_wheel_init(&wheel);
+    for (unsigned i = 0; i < MANY; i++)
+        (void)nio_wheel_arm(&wheel, &ops[i], 7000000, 0); /* who is first does not matter */
+    cr_assert(nio_wheel_check(&wheel));
+    cr_assert_null(nio_wheel_take_due(&wheel, 6999999));
+    for (unsigned i = 0; i < MANY; i++)
+        cr_assert_eq(nio_wheel_take_due(&wheel, 7000000), &ops[i], "timer %u", i);
+    cr_assert_eq(nio_wheel_count(&wheel), 0);
+}
+
+/* The check finds what it is for. */
+Test(wheel, the_check_sees_damage)
+{
+    nio_wheel_init(&wheel);
+    arm(0, 1000000, 0);
+    arm(1, 1000001, 0);
+    cr_assert(nio_wheel_check(&wheel));
+    timers[0]._sqe[NIO_TIMER_WORD_DEADLINE] += UINT64_C(1) << 40;
+    cr_assert_not(nio_wheel_check(&wheel), "a timer in a wrong slot");
+    timers[0]._sqe[NIO_TIMER_WORD_DEADLINE] -= UINT64_C(1) << 40;
+    wheel.occupied[3] ^= 2;
+    cr_assert_not(nio_wheel_check(&wheel), "a bit without a timer");
+    wheel.occupied[3] ^= 2;
+    timers[1]._sqe[NIO_TIMER_WORD_PREV] = 0;
+    cr_assert_not(nio_wheel_check(&wheel), "a broken link");
+    timers[1]._sqe[NIO_TIMER_WORD_PREV] = (uintptr_t)&timers[0];
+    cr_assert(nio_wheel_check(&wheel));
+}
