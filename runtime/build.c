@@ -249,6 +249,7 @@ int nio_handle_build(const struct numio_config *config, struct numio_handle **re
     handle->has_hooks =
         hooks->on_task_spawn || hooks->before_poll || hooks->after_poll || hooks->on_task_terminate;
     nio_lock_init(&handle->end_lock, NIO_RANK_END);
+    nio_timeline_init(&handle->timeline);
     atomic_init(&handle->refs, 1);
     atomic_init(&handle->phase, NIO_PHASE_RUNNING);
     int rc = build_parts(handle);

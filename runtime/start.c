@@ -188,6 +188,7 @@ static int make_driver(struct nio_worker *worker)
         .napi_prefer = handle->config.napi_prefer_busy_poll,
         .iowq_cpus = has_spare ? plan->spare_cpus : plan->bind_cpus,
         .iowq_cpu_count = has_spare ? plan->spare_cpu_count : plan->bind_cpu_count,
+        .timeline = &handle->timeline,
         .offload = offload_to_pool,
         .offload_context = worker,
     };

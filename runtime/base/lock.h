@@ -26,6 +26,7 @@ enum nio_lock_rank {
     NIO_RANK_INJECT,      /* sched/inject.c: a node's inject queue */
     NIO_RANK_IDLE,        /* sched/idle.c: a node's sleepers */
     NIO_RANK_DRIVER,      /* driver/ */
+    NIO_RANK_TIMELINE,    /* time/timeline.h */
     NIO_RANK_WHEEL,       /* time/wheel.c: taken by nio_lock_spin() */
     NIO_RANK_ALLOC,       /* alloc/: arenas and stack slabs */
     NIO_RANK_LEAF         /* nothing is locked inside */

@@ -155,6 +155,13 @@ static void leave(struct nio_blocking *pool)
         nio_futex_wake(&pool->threads, INT_MAX);
 }
 
+/* A job that was counted has run, or does not stand in the queue any more. */
+static void end_job(struct nio_blocking *pool)
+{
+    /* [BJ2] release: what it has woken is seen by who finds no job left.  Pairs with [BJ1]. */
+    (void)atomic_fetch_sub_explicit(&pool->handle->blocking_jobs, 1, memory_order_release);
+}
+
 static void *pool_thread(void *arg)
 {
     struct pool_node *node = arg;
@@ -168,6 +175,7 @@ static void *pool_thread(void *arg)
             bool is_cancelled = node->is_closed;
             nio_lock_release(&node->lock);
             job->run(job, is_cancelled);
+            end_job(pool);
             nio_lock_acquire(&node->lock);
         } else if (!wait_for_job(node)) {
             node->threads--;
@@ -233,6 +241,7 @@ static int give_up_thread(struct pool_node *node, struct nio_blocking_job *job)
     leave(node->pool);
     if (!is_back)
         return 0;
+    end_job(node->pool);
     return nio_error(-EAGAIN, "spawn_blocking: no thread could be started; check the limits on "
                               "processes (RLIMIT_NPROC, pids.max) and memory");
 }
@@ -256,6 +265,8 @@ int nio_blocking_submit(struct nio_blocking *pool, unsigned node_index,
         node->first = &job->link;
     node->last = &job->link;
     node->queued++;
+    /* relaxed: a still runtime has no task that submits: sched/still.c */
+    (void)atomic_fetch_add_explicit(&pool->handle->blocking_jobs, 1, memory_order_relaxed);
     if (node->idle > node->pending_wakes) {
         node->pending_wakes++;
         wants_wake = true;
@@ -301,6 +312,7 @@ void nio_blocking_close(struct nio_blocking *pool)
         while ((job = pop_cancellable(node))) { /* bounded by the queue */
             nio_lock_release(&node->lock);
             job->run(job, true);
+            end_job(pool);
             nio_lock_acquire(&node->lock);
         }
         nio_lock_release(&node->lock);

@@ -25,9 +25,10 @@
 
 static const uint64_t ns_per_s = 1000000000;
 
-int nio_driver_base_init(struct nio_driver *driver, enum numio_driver profile)
+int nio_driver_base_init(struct nio_driver *driver, const struct nio_driver_options *options)
 {
-    driver->profile = profile;
+    driver->profile = options->profile;
+    driver->timeline = options->timeline ? options->timeline : &nio_timeline_real;
     nio_wheel_init(&driver->wheel);
     atomic_init(&driver->wake, NIO_DRIVER_AWAKE);
     driver->wake_fd = -1;
@@ -128,7 +129,7 @@ enum numio_driver nio_driver_profile(const struct nio_driver *driver)
 
 void nio_driver_add_timer(struct nio_driver *driver, struct numio_op *op)
 {
-    uint64_t now_ns = nio_now_ns();
+    uint64_t now_ns = nio_timeline_now_ns(driver->timeline);
     uint64_t deadline_ns;
     if (op->_time[1] == NIO_OP_TIME_IS_POINT)
         deadline_ns = (uint64_t)op->_time[0];
@@ -199,6 +200,16 @@ bool nio_driver_take_timer(struct nio_driver *driver, struct numio_op *op)
     return nio_wheel_cancel(&driver->wheel, op);
 }
 
+void nio_driver_settle_timers(struct nio_driver *driver)
+{
+    (void)nio_wheel_settle(&driver->wheel, nio_timeline_now_ns(driver->timeline)); /* stored, too */
+}
+
+uint64_t nio_driver_next_timer_ns(const struct nio_driver *driver)
+{
+    return nio_wheel_next_ns(&driver->wheel);
+}
+
 void nio_driver_flush(struct nio_driver *driver)
 {
     if (!is_epoll(driver)) /* the epoll profile tries at once and keeps nothing back */
@@ -218,7 +229,7 @@ bool nio_driver_is_eager(const struct nio_driver *driver)
 static bool has_due_timer(const struct nio_driver *driver)
 {
     uint64_t next_ns = nio_wheel_next_ns(&driver->wheel);
-    return next_ns != NIO_TIME_NONE && nio_now_ns() >= next_ns;
+    return next_ns != NIO_TIME_NONE && nio_timeline_now_ns(driver->timeline) >= next_ns;
 }
 
 bool nio_driver_has_local(const struct nio_driver *driver)
@@ -228,13 +239,16 @@ bool nio_driver_has_local(const struct nio_driver *driver)
     return has_due_timer(driver);
 }
 
-bool nio_driver_has_completions(const struct nio_driver *driver)
+bool nio_driver_has_ended(const struct nio_driver *driver)
 {
     /* relaxed: hints; the owner sees its own store, and is unparked for what is handed over */
-    if (atomic_load_explicit(&driver->has_ended, memory_order_relaxed) ||
-        atomic_load_explicit(&driver->handed, memory_order_relaxed))
-        return true;
-    if (has_due_timer(driver))
+    return atomic_load_explicit(&driver->has_ended, memory_order_relaxed) ||
+           atomic_load_explicit(&driver->handed, memory_order_relaxed) || has_due_timer(driver);
+}
+
+bool nio_driver_has_completions(const struct nio_driver *driver)
+{
+    if (nio_driver_has_ended(driver))
         return true;
     return is_epoll(driver) ? nio_epoll_has_completions(driver) : nio_uring_has_completions(driver);
 }
@@ -304,7 +318,7 @@ unsigned nio_driver_reap_local(struct nio_driver *driver, unsigned max)
     }
     if (nio_wheel_count(&driver->wheel) == 0)
         return done;
-    uint64_t now_ns = nio_now_ns();
+    uint64_t now_ns = nio_timeline_now_ns(driver->timeline);
     struct numio_op *op;
     while (done < max && (op = nio_wheel_take_due(&driver->wheel, now_ns))) {
         if (NIO_UNLIKELY(op->_flags & NIO_OP_DEADLINE))
@@ -357,12 +371,14 @@ int64_t nio_driver_park_limit(struct nio_driver *driver, int64_t timeout_ns)
         return 0;
     if (nio_wheel_next_ns(&driver->wheel) == NIO_TIME_NONE)
         return timeout_ns;
-    uint64_t now_ns = nio_now_ns();
+    uint64_t now_ns = nio_timeline_now_ns(driver->timeline);
     uint64_t next_ns = nio_wheel_settle(&driver->wheel, now_ns);
     if (next_ns == NIO_TIME_NONE)
         return timeout_ns;
     if (next_ns <= now_ns)
         return 0;
+    if (nio_timeline_stands(driver->timeline))
+        return timeout_ns; /* who moves the time wakes the owner */
     uint64_t left_ns = next_ns - now_ns;
     if (timeout_ns >= 0 && (uint64_t)timeout_ns < left_ns)
         return timeout_ns;

@@ -27,6 +27,7 @@
 #include "runtime/base/compiler.h"
 #include "runtime/driver/buf_group.h"
 #include "runtime/task/multi.h"
+#include "runtime/time/timeline.h"
 
 struct nio_driver;
 
@@ -81,6 +82,7 @@ struct nio_driver_options {
     const int *iowq_cpus; /* real CPUs for io-wq workers, 0: the node's default */
     unsigned iowq_cpu_count;
     enum nio_fd_kind (*fd_kind)(int fd); /* iopoll: NULL for nio_fd_kind_of() */
+    const struct nio_timeline *timeline; /* what its timers go by; NULL: the machine's clock */
     /* epoll: runs fn(arg) on a thread that may block; 0 or a negative errno value.  A pointer,
      * because the blocking pool is a layer above this one. */
     int (*offload)(void *context, void (*fn)(void *arg), void *arg);
@@ -121,6 +123,12 @@ void nio_driver_arm(struct nio_driver *driver, struct numio_op *op, uint64_t dea
 /* Any worker: takes a timeout that was submitted here back, which then never completes.  False: its
  * time has come, it has been or will be completed. */
 NIO_NODISCARD bool nio_driver_take_timer(struct nio_driver *driver, struct numio_op *op);
+/* Owner: has others read the earliest timer as exactly as the next function can tell it. */
+void nio_driver_settle_timers(struct nio_driver *driver);
+/* Any thread: when the earliest timer ends, NIO_TIME_NONE (time/wheel.h) without one. */
+uint64_t nio_driver_next_timer_ns(const struct nio_driver *driver);
+/* Any thread: whether something has ended that needs no look at the kernel; a moment old. */
+bool nio_driver_has_ended(const struct nio_driver *driver);
 /* Owner: publishes what was submitted, waking the SQ thread if it sleeps. */
 void nio_driver_flush(struct nio_driver *driver);
 /* Owner: true when flush has something to do.  One load. */

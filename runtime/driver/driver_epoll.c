@@ -122,7 +122,7 @@ int nio_epoll_create(const struct nio_driver_options *options, struct nio_driver
     epoll->epoll_fd = -1;
     epoll->offload = options->offload;
     epoll->offload_context = options->offload_context;
-    int error = nio_driver_base_init(&epoll->base, options->profile);
+    int error = nio_driver_base_init(&epoll->base, options);
     if (!error)
         error = open_epoll(epoll);
     if (error) {

@@ -52,7 +52,8 @@ struct nio_driver {
     size_t registered_bytes;
     struct nio_buf_group *buffers; /* NULL until somebody wants to receive into them */
     char reason[NIO_DRIVER_REASON_BYTES];
-    unsigned napi_us; /* 0: the ring does not busy-poll */
+    unsigned napi_us;                    /* 0: the ring does not busy-poll */
+    const struct nio_timeline *timeline; /* what the timers go by */
 
     /* owner only; `has_ended` is a hint that any thread may read */
     NIO_CACHE_ALIGNED struct nio_op_queue ended;
@@ -71,7 +72,7 @@ struct nio_driver {
 };
 
 /* driver.c: the common part.  Init makes the eventfd; fini takes a half-built one. */
-int nio_driver_base_init(struct nio_driver *driver, enum numio_driver profile);
+int nio_driver_base_init(struct nio_driver *driver, const struct nio_driver_options *options);
 void nio_driver_base_fini(struct nio_driver *driver);
 /* Owner: arms `op`, a prepared timeout, to end as it says. */
 void nio_driver_add_timer(struct nio_driver *driver, struct numio_op *op);

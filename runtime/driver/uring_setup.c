@@ -308,7 +308,7 @@ int nio_uring_create(const struct nio_driver_options *options, struct nio_driver
      * has of a chain (IORING_SQPOLL_CAP_ENTRIES_VALUE in the kernel). */
     uring->base.keeps_chains = uring->is_sqpoll && options->sq_has_rings;
     nio_lock_init(&uring->cq_lock, NIO_RANK_DRIVER);
-    int error = nio_driver_base_init(&uring->base, options->profile);
+    int error = nio_driver_base_init(&uring->base, options);
     if (!error)
         error = make_ring(uring, options);
     if (error) {

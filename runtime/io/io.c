@@ -224,11 +224,3 @@ int64_t numio_poll_fd(int fd, uint32_t events)
     numio_op_poll_fd(&op, fd, events);
     return numio_op_await(&op);
 }
-
-int64_t numio_sleep_ns(uint64_t delay_ns)
-{
-    struct numio_op op;
-    numio_op_timeout(&op, delay_ns);
-    int64_t result = numio_op_await(&op);
-    return result == -ETIME ? 0 : result; /* a timeout ends by its time: that is no error here */
-}

@@ -229,7 +229,8 @@ int numio_interval_stream(uint64_t period_ns, struct numio_stream **ret_stream)
     struct numio_stream *stream = *ret_stream;
     struct nio_worker *worker = nio_worker_current();
     stream->is_armed = true;
-    nio_driver_submit_ticks(worker->driver, &stream->multi, period_ns, nio_now_ns());
+    nio_driver_submit_ticks(worker->driver, &stream->multi, period_ns,
+                            nio_timeline_now_ns(&worker->handle->timeline));
     stream->multi.op._flags = worker->index << NIO_OP_WORKER_SHIFT;
     return 0;
 }

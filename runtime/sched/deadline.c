@@ -22,10 +22,14 @@
  */
 #include <errno.h>
 
-#include "runtime/base/clock.h"
 #include "runtime/base/error.h"
 #include "runtime/sched/await.h"
 #include "runtime/task/op_done.h"
+
+static uint64_t now_of(const struct nio_worker *worker)
+{
+    return nio_timeline_now_ns(&worker->handle->timeline);
+}
 
 int numio_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns)
 {
@@ -35,7 +39,7 @@ int numio_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns)
     struct nio_worker *worker = nio_worker_current();
     if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
         return nio_refuse_forked_child();
-    uint64_t now_ns = nio_now_ns();
+    uint64_t now_ns = now_of(worker);
     uint64_t at_ns = timeout_ns < UINT64_MAX - now_ns ? now_ns + timeout_ns : UINT64_MAX;
     struct numio_deadline *outer = co->deadline;
     struct numio_op *timer = &deadline->_timer;
@@ -83,7 +87,7 @@ int numio_deadline_pop(struct numio_deadline *deadline)
     if (take_back(co, &deadline->_timer))
         nio_state_clear_late(&co->task);
     co->deadline = deadline->_outer;
-    return nio_now_ns() >= deadline->_at_ns ? -ETIMEDOUT : 0;
+    return now_of(nio_worker_current()) >= deadline->_at_ns ? -ETIMEDOUT : 0;
 }
 
 int64_t numio_deadline_left(void)
@@ -92,7 +96,7 @@ int64_t numio_deadline_left(void)
     uint64_t at_ns = !co            ? nio_thread_deadline_ns()
                      : co->deadline ? co->deadline->_at_ns
                                     : UINT64_MAX;
-    uint64_t now_ns = nio_now_ns();
+    uint64_t now_ns = co ? now_of(nio_worker_current()) : nio_now_ns();
     if (at_ns == UINT64_MAX)
         return INT64_MAX;
     if (now_ns >= at_ns)
@@ -104,5 +108,6 @@ int nio_co_stop_late(const struct nio_co *co)
 {
     if (nio_state_is_cancelled(&co->task))
         return -ECANCELED;
-    return co->deadline && nio_now_ns() >= co->deadline->_at_ns ? -ETIMEDOUT : 0;
+    bool is_late = co->deadline && now_of(nio_worker_current()) >= co->deadline->_at_ns;
+    return is_late ? -ETIMEDOUT : 0;
 }

@@ -27,6 +27,7 @@
 #include "runtime/sched/policy.h"
 #include "runtime/sched/seats.h"
 #include "runtime/task/task.h"
+#include "runtime/time/timeline.h"
 
 struct nio_worker;
 struct nio_blocking;
@@ -130,6 +131,7 @@ struct numio_handle {
     struct nio_report *report;
     const char *reasons[NIO_REASONS_MAX];
     unsigned reason_count;
+    struct nio_timeline timeline; /* written when it is paused only */
     /* under its lock */
     struct nio_seats seats;
     /* any thread */
@@ -138,6 +140,7 @@ struct numio_handle {
     _Atomic uint32_t closed;              /* workers that have closed their stripe; CLOSING only */
     _Atomic uint64_t completed_elsewhere; /* tasks that ended on pool threads; under end_lock */
     struct nio_lock end_lock;             /* orders the last looks at the counters */
+    _Atomic uint32_t blocking_jobs;       /* functions that wait or run on the pool */
     _Atomic uint32_t left;                /* futex: workers that have left their loops */
     _Atomic uint32_t may_leave;           /* futex: 1 once workers may take their drivers down */
     _Atomic uint32_t ended;               /* futex: 1 once the last task has ended */

@@ -36,6 +36,13 @@ static inline void nio_parker_init(struct nio_parker *parker)
     atomic_init(&parker->state, NIO_PARKER_EMPTY);
 }
 
+/* Any thread: whether a wake is pending, a moment ago. */
+static inline bool nio_parker_has_wake(const struct nio_parker *parker)
+{
+    /* relaxed: who must not miss it is ordered with the waker by a lock */
+    return atomic_load_explicit(&parker->state, memory_order_relaxed) == NIO_PARKER_NOTIFIED;
+}
+
 /* Owner: consumes a pending wake.  Cheap enough for a spin loop. */
 static inline bool nio_parker_consume(struct nio_parker *parker)
 {

@@ -30,6 +30,7 @@
  */
 #include "runtime/sched/ranked.h"
 #include "runtime/sched/source.h"
+#include "runtime/sched/still.h"
 #include "runtime/sched/worker.h"
 
 void nio_worker_order(struct nio_worker *worker, uint32_t order)
@@ -107,7 +108,7 @@ static void rest(struct nio_worker *worker)
     nio_count(&worker->counters.parks, 1);
     /* relaxed: counts, publishes nothing */
     (void)atomic_fetch_add_explicit(&worker->node->resting, 1, memory_order_relaxed);
-    nio_parker_park_unless(&worker->parker, worker->driver, -1, &worker->mailbox);
+    nio_worker_park(worker, -1);
     /* relaxed: as above */
     (void)atomic_fetch_sub_explicit(&worker->node->resting, 1, memory_order_relaxed);
     if (hooks->on_thread_unpark)

@@ -7,6 +7,7 @@
  */
 #include "runtime/base/clock.h"
 #include "runtime/sched/source.h"
+#include "runtime/sched/still.h"
 #include "runtime/sched/worker.h"
 
 enum { TRIM_INTERVAL = 64 };
@@ -69,8 +70,7 @@ static void sleep_until_woken(struct nio_worker *worker)
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_park);
         trim_stacks(worker);
         nio_count(&worker->counters.parks, 1);
-        nio_parker_park_unless(&worker->parker, worker->driver, is_watcher ? NIO_WATCH_NS : -1,
-                               &worker->mailbox);
+        nio_worker_park(worker, is_watcher ? NIO_WATCH_NS : -1);
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_unpark);
         if (is_watcher)
             /* relaxed: as above */

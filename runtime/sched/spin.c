@@ -56,6 +56,8 @@ bool nio_may_spin(const struct nio_worker *worker)
 {
     if (!worker->can_spin || worker->handle->config.idle == NUMIO_IDLE_PARK)
         return false;
+    if (nio_timeline_stands(&worker->handle->timeline))
+        return false; /* only who parks lets it go on */
     if (worker->handle->sq_shares_core && nio_driver_in_kernel(worker->driver) > 0)
         return false; /* the SQ thread needs the core to finish them */
     return true;

@@ -29,9 +29,7 @@
 
 #include "runtime/base/compiler.h"
 #include "runtime/base/lock.h"
-
-#define NIO_TIME_NONE UINT64_MAX
-#define NIO_TIME_FAR (UINT64_MAX - 1) /* the latest deadline, centuries away */
+#include "runtime/time/timeline.h"
 
 enum {
     NIO_WHEEL_TICK_SHIFT = 10, /* 1,024 ns: a shift and no division */

@@ -28,6 +28,7 @@
 #include <numio/sync.h>
 #include <numio/task.h>
 #include <numio/tcp.h>
+#include <numio/time.h>
 #include <numio/topology.h>
 #include <numio/udp.h>
 #include <numio/unix.h>

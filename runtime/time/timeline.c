@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+#include "runtime/time/timeline.h"
+
+const struct nio_timeline nio_timeline_real = { 0 };
+
+void nio_timeline_init(struct nio_timeline *timeline)
+{
+    atomic_init(&timeline->state, NIO_TIMELINE_REAL);
+    atomic_init(&timeline->stands_ns, 0);
+    atomic_init(&timeline->ahead_ns, 0);
+    nio_lock_init(&timeline->lock, NIO_RANK_TIMELINE);
+    timeline->still = (struct nio_stillness){ 0 };
+}
+
+uint64_t nio_timeline_virtual_ns(const struct nio_timeline *timeline)
+{
+    /* [TL1] acquire: sees the time that belongs to the state.  Pairs with [TL2]. */
+    if (atomic_load_explicit(&timeline->state, memory_order_acquire) == NIO_TIMELINE_STANDS)
+        /* relaxed: one number */
+        return atomic_load_explicit(&timeline->stands_ns, memory_order_relaxed);
+    /* relaxed: as above */
+    return nio_now_ns() + atomic_load_explicit(&timeline->ahead_ns, memory_order_relaxed);
+}
+
+static void set_state(struct nio_timeline *timeline, enum nio_timeline_state state)
+{
+    /* [TL2] release: pairs with [TL1] */
+    atomic_store_explicit(&timeline->state, state, memory_order_release);
+}
+
+bool nio_timeline_pause(struct nio_timeline *timeline)
+{
+    if (nio_timeline_stands(timeline))
+        return false;
+    /* relaxed: published with the state */
+    atomic_store_explicit(&timeline->stands_ns, nio_timeline_now_ns(timeline),
+                          memory_order_relaxed);
+    set_state(timeline, NIO_TIMELINE_STANDS);
+    return true;
+}
+
+bool nio_timeline_resume(struct nio_timeline *timeline)
+{
+    if (!nio_timeline_stands(timeline))
+        return false;
+    uint64_t ahead_ns = nio_timeline_virtual_ns(timeline) - nio_now_ns();
+    /* relaxed: published with the state */
+    atomic_store_explicit(&timeline->ahead_ns, ahead_ns, memory_order_relaxed);
+    set_state(timeline, NIO_TIMELINE_FLOWS);
+    return true;
+}
+
+void nio_timeline_set(struct nio_timeline *timeline, uint64_t to_ns)
+{
+    /* relaxed: one number; who must act on it is woken */
+    if (to_ns > atomic_load_explicit(&timeline->stands_ns, memory_order_relaxed))
+        /* relaxed: as above */
+        atomic_store_explicit(&timeline->stands_ns, to_ns, memory_order_relaxed);
+}
