@@ -121,6 +121,7 @@ static const struct field fields[] = {
     FIELD("SHARE_LATENCY", FIELD_UINT, share_latency, NULL),
     FIELD("SHARE_NORMAL", FIELD_UINT, share_normal, NULL),
     FIELD("SHARE_BACKGROUND", FIELD_UINT, share_background, NULL),
+    FIELD("CLOCK", FIELD_WORD, clock, "auto system"),
 };
 
 /* Index of `text` among the words, -1 if it is none of them. */
@@ -268,6 +269,8 @@ static int check_enums(const struct numio_config *c)
         return nio_error(-EINVAL, "driver: %d is no enum numio_driver", (int)c->driver);
     if ((unsigned)c->idle > NUMIO_IDLE_PARK)
         return nio_error(-EINVAL, "idle: %d is no enum numio_idle_policy", (int)c->idle);
+    if ((unsigned)c->clock > NUMIO_CLOCK_SYSTEM)
+        return nio_error(-EINVAL, "clock: %d is no enum numio_clock", (int)c->clock);
     return 0;
 }
 

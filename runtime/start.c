@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "alloc/io_buffer.h"
+#include "runtime/base/clock.h"
 #include "runtime/base/error.h"
 #include "runtime/base/futex.h"
 #include "runtime/base/mem.h"
@@ -348,6 +349,7 @@ static void note_napi(struct numio_handle *handle)
 int nio_start_workers(struct numio_handle *handle)
 {
     struct start start = { .handle = handle };
+    nio_clock_begin();
     nio_lock_init(&start.lock, NIO_RANK_RUNTIME);
     struct nio_worker **started =
         nio_zalloc_array(handle->worker_count, sizeof(struct nio_worker *));
@@ -360,6 +362,7 @@ int nio_start_workers(struct numio_handle *handle)
             nio_handle_add_reason(handle, nio_driver_reason(handle->workers[i]->driver));
         note_napi(handle);
         nio_check_sq_threads(handle);
+        nio_clock_calibrate(handle->config.clock == NUMIO_CLOCK_SYSTEM);
         rc = nio_cpu_watch_start(handle);
     }
     /* [ST1] release: the verdict, with everything built so far.  Pairs with [ST2]. */

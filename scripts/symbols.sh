@@ -21,6 +21,7 @@ globals_of() {
 writables_of() {
     objdump --syms "$1" | awk '
         / file format / { object = $1; sub(/:$/, "", object); next }
+        { sub(/ \.hidden /, " ") }
         NF >= 5 && $(NF - 2) ~ /^(\.data|\.bss|\*COM\*)/ && $(NF - 2) !~ /^\.data\.rel\.ro/ \
             && $0 ~ /^[0-9a-f]+ .....[^d]O/ { print object, $NF }'
 }

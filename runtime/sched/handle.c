@@ -7,6 +7,7 @@
 
 #include "alloc/arena_audit.h"
 #include "alloc/io_buffer.h"
+#include "runtime/base/clock.h"
 #include "runtime/base/error.h"
 #include "runtime/sched/worker.h"
 
@@ -210,6 +211,7 @@ int numio_status(struct numio_handle *handle, struct numio_status *ret_status)
         .is_emulated = handle->plan->is_emulated,
         .napi_busy_poll_us = handle->config.napi_busy_poll_us,
         .cpu_dma_latency_us = handle->config.cpu_dma_latency_us,
+        .clock = nio_clock_reason() ? "system" : "counter",
     };
     return 0;
 }
@@ -253,6 +255,9 @@ const char *numio_status_reason(struct numio_handle *handle, unsigned index)
     if (late && index-- == 0)
         return late;
     if ((late = recv_reason(handle, &index)))
+        return late;
+    late = handle->config.clock == NUMIO_CLOCK_SYSTEM ? NULL : nio_clock_reason();
+    if (late && index-- == 0)
         return late;
     return nio_seats_reason(&handle->seats, handle->plan, index);
 }

@@ -71,6 +71,7 @@ static void sleep_until_woken(struct nio_worker *worker)
         trim_stacks(worker);
         nio_count(&worker->counters.parks, 1);
         nio_worker_park(worker, is_watcher ? NIO_WATCH_NS : -1);
+        nio_clock_keep(nio_now_ns());
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_unpark);
         if (is_watcher)
             /* relaxed: as above */

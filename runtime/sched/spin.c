@@ -124,9 +124,11 @@ struct nio_task *nio_spin(struct nio_worker *worker)
                 return NULL;
             if (nio_has_order(worker))
                 return NULL;
+            uint64_t now_ns = nio_now_ns();
+            nio_clock_keep(now_ns);
             if (worker->idle_since_ns == 0)
-                worker->idle_since_ns = nio_now_ns();
-            else if (!is_endless && nio_now_ns() - worker->idle_since_ns >= limit_ns)
+                worker->idle_since_ns = now_ns;
+            else if (!is_endless && now_ns - worker->idle_since_ns >= limit_ns)
                 return NULL;
         }
         nio_cpu_relax();

@@ -125,6 +125,7 @@ void nio_restart_turns(struct nio_worker *worker)
 static void tune_interval(struct nio_worker *worker)
 {
     uint64_t now_ns = nio_now_ns();
+    nio_clock_keep(now_ns);
     if (worker->inject_looked_ns != 0) {
         uint64_t tick_ns = (now_ns - worker->inject_looked_ns) / worker->inject_interval + 1;
         uint64_t ticks = NIO_INJECT_PERIOD_NS / tick_ns;

@@ -107,7 +107,6 @@ static void link_last(struct nio_wheel *wheel, unsigned number, struct numio_op 
             list->is_stale = false;
         }
     } else {
-        set_word(op, NIO_TIMER_WORD_PREV, NULL);
         list->first = op;
         list->min_ns = deadline_ns;
         list->is_stale = false;
@@ -116,24 +115,31 @@ static void link_last(struct nio_wheel *wheel, unsigned number, struct numio_op 
     list->last = op;
 }
 
+/* The first of a list goes without a look at the one behind it, which is likely not in the cache:
+ * so the back link of a first timer means nothing. */
 static void unlink(struct nio_wheel *wheel, struct numio_op *op)
 {
     unsigned number = (unsigned)op->_sqe[NIO_TIMER_WORD_LIST] - 1;
     NIO_DEBUG_ASSERT(number < NIO_WHEEL_LISTS);
     struct nio_wheel_list *list = &wheel->lists[number];
-    struct numio_op *next = word(op, NIO_TIMER_WORD_NEXT), *prev = word(op, NIO_TIMER_WORD_PREV);
-    if (next)
-        set_word(next, NIO_TIMER_WORD_PREV, prev);
-    else
-        list->last = prev;
-    if (prev)
-        set_word(prev, NIO_TIMER_WORD_NEXT, next);
-    else
-        list->first = next;
+    struct numio_op *next = word(op, NIO_TIMER_WORD_NEXT);
     op->_sqe[NIO_TIMER_WORD_LIST] = 0;
-    if (!list->first)
-        mark(wheel, number, false);
-    else if (nio_timer_deadline_ns(op) == list->min_ns)
+    if (op == list->first) {
+        list->first = next;
+        if (!next) {
+            mark(wheel, number, false);
+            return;
+        }
+        nio_prefetch_write(next);
+    } else {
+        struct numio_op *prev = word(op, NIO_TIMER_WORD_PREV);
+        set_word(prev, NIO_TIMER_WORD_NEXT, next);
+        if (next)
+            set_word(next, NIO_TIMER_WORD_PREV, prev);
+        else
+            list->last = prev;
+    }
+    if (nio_timer_deadline_ns(op) == list->min_ns)
         list->is_stale = true;
 }
 

@@ -74,7 +74,7 @@ static bool is_whole(const struct nio_wheel *wheel, unsigned number, unsigned *t
     uint64_t min_ns = NIO_TIME_NONE;
     for (const struct numio_op *op = list->first; op; prev = op, op = next_of(op)) {
         uint64_t deadline_ns = nio_timer_deadline_ns(op);
-        if (prev_of(op) != prev || op->_sqe[NIO_TIMER_WORD_LIST] != number + 1 ||
+        if ((prev && prev_of(op) != prev) || op->_sqe[NIO_TIMER_WORD_LIST] != number + 1 ||
             !is_at_home(wheel, number, deadline_ns))
             return false;
         min_ns = deadline_ns < min_ns ? deadline_ns : min_ns;

@@ -201,6 +201,7 @@ static void print_settings(const struct tool_machine *machine, const struct tool
     (void)snprintf(text, sizeof text, "%s: %s", machine->status.idle, /* fits */
                    idle_words[idle <= NUMIO_IDLE_PARK ? idle : NUMIO_IDLE_BALANCED]);
     print_pair(term, "idle", text);
+    print_pair(term, "clock", machine->status.clock);
     if (machine->status.napi_busy_poll_us > 0) {
         (void)snprintf(text, sizeof text, "for %u us%s",
                        machine->status.napi_busy_poll_us, /* fits */

@@ -189,6 +189,7 @@ static void put_runtime(struct tool_json *json, const struct tool_machine *machi
     tool_json_open(json, "runtime", '{');
     tool_json_string(json, "driver", machine->status.driver);
     tool_json_string(json, "idle", machine->status.idle);
+    tool_json_string(json, "clock", machine->status.clock);
     tool_json_uint(json, "napi_busy_poll_us", machine->status.napi_busy_poll_us);
     put_number(json, "cpu_dma_latency_us", machine->status.cpu_dma_latency_us);
     tool_json_string(json, "stack_guard", machine->status.stack_guard);

@@ -25,6 +25,13 @@ enum numio_driver {
                            polling go through a second ring, without interrupts */
 };
 
+/* What numio_now_ns() and all timers go by; the whole process has one clock. */
+enum numio_clock {
+    NUMIO_CLOCK_AUTO = 0, /* the processor's counter, kept in step with CLOCK_MONOTONIC, where it
+                             can be trusted; else that; the status says which and why */
+    NUMIO_CLOCK_SYSTEM    /* clock_gettime(CLOCK_MONOTONIC), from then on and for all runtimes */
+};
+
 /* What a worker without work does. */
 enum numio_idle_policy {
     NUMIO_IDLE_BALANCED = 0, /* spins as long as spinning has paid lately, then parks */
@@ -105,6 +112,7 @@ struct numio_config {
                                  classes are ready (enum numio_class), 1 to 10000; 0: 64, 16, 1 */
     unsigned share_normal;
     unsigned share_background;
+    enum numio_clock clock;
 };
 
 /* Sets the defaults; `size` is sizeof(struct numio_config).  A program that was built for a newer

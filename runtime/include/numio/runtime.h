@@ -160,6 +160,7 @@ struct numio_status {
     bool is_emulated;
     unsigned napi_busy_poll_us; /* of every ring; 0: not asked for, or refused: see the reasons */
     int cpu_dma_latency_us;     /* what /dev/cpu_dma_latency is held at; -1: not */
+    const char *clock;          /* "counter": the processor's; "system" */
 };
 
 NUMIO_EXPORT NUMIO_NODISCARD int numio_status(struct numio_handle *handle,
