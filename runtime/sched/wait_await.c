@@ -61,8 +61,8 @@ static NIO_COLD int32_t await_in_thread(struct numio_op *op)
         return op->_result;
     if (nio_wait_class(op)->leave(op))
         return -ETIMEDOUT;
-    (void)nio_wait_thread_sleep(op, UINT64_MAX); /* somebody is ending it right now */
-    return op->_result;
+    (void)nio_wait_thread_sleep(op, UINT64_MAX); /* somebody is about to end it */
+    return op->_result == -ECANCELED ? -ETIMEDOUT : op->_result;
 }
 
 int32_t nio_wait_await(struct numio_op *op)

@@ -11,9 +11,15 @@
  * looks whether the mutex is held [MX1]; an unlocker that had left by then has it find the word
  * without HELD.
  *
+ * Who unlocks holds it until somebody in the queue is sure to be there, and if nobody is any more
+ * goes the fast way: so whoever finds it free may free its memory.
+ *
+ * A wait of a condition, in its second part, stands in the queue as well (nio_mutex_take_back()):
+ * it is told by its object, is not claimed again, and ends with the result that it has brought.
+ *
  * `owner` is who holds it, for misuse to be told; written by the holder or by who hands it over.
  */
-#include <numio/sync.h>
+#include "runtime/sync/mutex.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -45,6 +51,11 @@ static bool is_owner(struct numio_mutex *mutex, uintptr_t who)
 {
     /* relaxed: as above */
     return atomic_load_explicit(owner_of(mutex), memory_order_relaxed) == who;
+}
+
+bool nio_mutex_is_held_by(struct numio_mutex *mutex, uintptr_t who)
+{
+    return is_owner(mutex, who);
 }
 
 static bool take(struct numio_mutex *mutex)
@@ -101,30 +112,96 @@ static bool lock_leave(struct numio_op *op)
     return is_mine;
 }
 
-/* Hands it to the longest waiter. */
-static NIO_NOINLINE void hand_over(struct numio_mutex *mutex)
+/* Of a wait in the queue: it was moved there by a condition, and has its result. */
+static bool comes_back(const struct numio_mutex *mutex, const struct numio_op *op)
+{
+    return nio_wait_object(op) != mutex;
+}
+
+/* Under the queue's lock: takes out who is to hold it next, NULL if nobody is. */
+static struct numio_op *next_holder(struct numio_mutex *mutex, struct nio_wait_list *lost)
+{
+    struct numio_op *op;
+    while ((op = mutex->_waits._first)) {          /* bounded by the queue */
+        (void)nio_wait_remove(&mutex->_waits, op); /* it is there */
+        if (comes_back(mutex, op) || nio_wait_claim(op))
+            return op;
+        nio_wait_list_add(lost, op, -ECANCELED);
+    }
+    return NULL;
+}
+
+/* Hands it to the longest waiter.  False: nobody waits any more, WAITS has been cleared. */
+static NIO_NOINLINE bool hand_over(struct numio_mutex *mutex)
 {
     struct nio_wait_list lost = { 0 };
     nio_wait_queue_acquire(&mutex->_waits);
-    struct numio_op *op = nio_wait_pop(&mutex->_waits, &lost);
+    if (nio_wait_queue_is_empty(&mutex->_waits)) {
+        nio_wait_queue_release(&mutex->_waits);
+        return false;
+    }
+    struct numio_op *op = next_holder(mutex, &lost);
     uint32_t next = op ? HELD : 0;
     if (!nio_wait_queue_is_empty(&mutex->_waits))
         next |= WAITS;
     set_owner(mutex, op ? nio_wait_who(op) : 0);
+    int32_t result = op && comes_back(mutex, op) ? nio_mutex_result_of(op) : 0;
     /* [MX3] release: for who takes it by [MX2] next; the waiter sees the rest by its end. */
     atomic_store_explicit(state_of(mutex), next, memory_order_release);
     nio_wait_queue_release(&mutex->_waits);
     if (op)
-        nio_wait_done(op, 0);
+        nio_wait_done(op, result);
     nio_wait_list_done(&lost);
+    return true;
+}
+
+void nio_mutex_let_go(struct numio_mutex *mutex)
+{
+    set_owner(mutex, 0);
+    while (NIO_UNLIKELY(!give_up(mutex))) /* as long as others come and go */
+        if (hand_over(mutex))
+            return;
+}
+
+/* Under the queue's lock: as lock_begin(), but for a wait that has nothing to claim.  True: it has
+ * got it. */
+static bool take_back(struct numio_mutex *mutex, struct numio_op *op)
+{
+    /* [MX1] acquire: as in lock_begin().  Pairs with [MX3]. */
+    uint32_t old = atomic_fetch_or_explicit(state_of(mutex), WAITS, memory_order_acquire);
+    if (old & HELD) {
+        nio_wait_push(&mutex->_waits, op);
+        return false;
+    }
+    /* relaxed: with WAITS set it is nobody else's but under this lock; nobody waited */
+    atomic_store_explicit(state_of(mutex), HELD, memory_order_relaxed);
+    set_owner(mutex, nio_wait_who(op));
+    return true;
+}
+
+void nio_mutex_take_back(struct nio_wait_list *list)
+{
+    struct numio_op *op = list->first;
+    while (op) { /* once for each mutex, which is mostly the same */
+        struct numio_mutex *mutex = nio_mutex_of(op);
+        struct numio_op *holder = NULL;
+        nio_wait_queue_acquire(&mutex->_waits);
+        while (op && nio_mutex_of(op) == mutex) { /* bounded by the list */
+            struct numio_op *next = nio_wait_next(op);
+            if (take_back(mutex, op))
+                holder = op;
+            op = next;
+        }
+        nio_wait_queue_release(&mutex->_waits);
+        if (holder)
+            nio_wait_done(holder, nio_mutex_result_of(holder));
+    }
+    *list = (struct nio_wait_list){ 0 };
 }
 
 static void lock_give_back(struct numio_op *op)
 {
-    struct numio_mutex *mutex = nio_wait_object(op);
-    set_owner(mutex, 0);
-    if (!give_up(mutex))
-        hand_over(mutex);
+    nio_mutex_let_go(nio_wait_object(op));
 }
 
 static const struct nio_wait_class lock_kind = { lock_begin, lock_leave, lock_give_back };
@@ -171,8 +248,6 @@ int numio_mutex_unlock(struct numio_mutex *mutex)
 {
     if (NIO_UNLIKELY(!is_owner(mutex, nio_who_runs())))
         return nio_error(-EPERM, "mutex: unlocked by a task or thread that does not hold it");
-    set_owner(mutex, 0);
-    if (NIO_UNLIKELY(!give_up(mutex)))
-        hand_over(mutex);
+    nio_mutex_let_go(mutex);
     return 0;
 }

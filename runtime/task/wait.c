@@ -145,6 +145,16 @@ bool nio_wait_claim(struct numio_op *op)
     return nio_choice_claim(op);
 }
 
+bool nio_wait_may_claim(struct numio_op *op)
+{
+    if (NIO_LIKELY(nio_op_kind(op) != NIO_OP_CHOICE))
+        return true;
+    struct nio_choice *choice = nio_op_choice(op);
+    /* relaxed: a guess */
+    uint32_t winner = atomic_load_explicit(&choice->winner, memory_order_relaxed);
+    return winner == 0 || winner == (uint32_t)(op - choice->ops) + 1;
+}
+
 int64_t nio_wait_left_ns(uint64_t end_ns)
 {
     if (end_ns == UINT64_MAX)

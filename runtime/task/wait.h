@@ -150,6 +150,8 @@ void nio_wait_done(struct numio_op *op, int32_t result);
 /* Under the lock of its object: whether the wait may be given what it waits for.  Always true, but
  * for a member of a selection that another member has won. */
 bool nio_wait_claim(struct numio_op *op);
+/* Whether nio_wait_claim() would succeed, a moment ago. */
+bool nio_wait_may_claim(struct numio_op *op);
 
 /* Who is waiting, or running: a task, or a plain thread.  Compared only. */
 static inline uintptr_t nio_wait_who(const struct numio_op *op)
