@@ -41,6 +41,10 @@ URING_C = "runtime/driver/driver_uring.c"
 WAIT_C = "runtime/task/wait.c"
 MUTEX_C = "runtime/sync/mutex.c"
 SEMAPHORE_C = "runtime/sync/semaphore.c"
+RWLOCK_C = "runtime/sync/rwlock.c"
+NOTIFY_C = "runtime/sync/notify.c"
+EVENT_C = "runtime/sync/event.c"
+ONCE_C = "runtime/sync/once.c"
 
 ACQUIRE, RELEASE, ACQ_REL = "memory_order_acquire", "memory_order_release", "memory_order_acq_rel"
 RELAXED, SEQ_CST = "memory_order_relaxed", "memory_order_seq_cst"
@@ -183,6 +187,40 @@ MUTANTS = [
            "if (!is_next)", "if (!is_next && !first)", "stress_classes", "native"),
     Mutant("left", "runtime/start.c", "void nio_join_workers(",
            "wait_until(&handle->left, handle->worker_count);", "", "stress_shutdown", "tsan"),
+    Mutant("MX1 of a condition", MUTEX_C, "[MX1] acquire: as in lock_begin()", ACQUIRE, RELAXED,
+           "stress_locks", "tsan"),
+    Mutant("the mutex' last unlocker", MUTEX_C, "bool hand_over(",
+           "if (nio_wait_queue_is_empty(&mutex->_waits)) {", "if (!mutex) {", "stress_locks", "tsan"),
+    Mutant("the way back to the mutex", "runtime/sync/condition.c", "static bool wait_leave(",
+           "take_out(condition, op, -ECANCELED, &back);",
+           "return nio_wait_remove(&condition->_waits, op);", "stress_locks", "native"),
+    Mutant("RW1", RWLOCK_C, "[RW1] acquire: sees", ACQUIRE, RELAXED, "stress_locks", "tsan"),
+    Mutant("RW2", RWLOCK_C, "[RW2] acquire: sees", ACQUIRE, RELAXED, "stress_locks", "tsan"),
+    Mutant("RW2 of a reader", RWLOCK_C, "[RW2] acquire: as above", ACQUIRE, RELAXED, "stress_locks",
+           "tsan"),
+    Mutant("RW3", RWLOCK_C, "[RW3] release: hands on", RELEASE, RELAXED, "stress_locks", "tsan"),
+    Mutant("RW3 of who leaves", RWLOCK_C, "[RW3] release: publishes", RELEASE, RELAXED,
+           "stress_locks", "tsan"),
+    Mutant("who waits behind a writer", RWLOCK_C, "static bool leave(",
+           "let_in(rwlock, peek(rwlock), &ended)", "peek(rwlock)", "stress_locks", "native"),
+    Mutant("NT1", NOTIFY_C, "[NT1] acquire: sees", ACQUIRE, RELAXED, "stress_signals", "tsan"),
+    Mutant("NT2", NOTIFY_C, "[NT2] acquire: sees", ACQUIRE, RELAXED, "stress_signals", "tsan"),
+    Mutant("NT3", NOTIFY_C, "[NT3] release: what the caller did, also", RELEASE, RELAXED,
+           "stress_signals", "tsan"),
+    Mutant("EV1", EVENT_C, "[EV1] acquire: if", ACQUIRE, RELAXED, "stress_signals", "tsan"),
+    Mutant("EV2", EVENT_C, "[EV2] acquire: sees", ACQUIRE, RELAXED, "stress_signals", "tsan"),
+    Mutant("EV3", EVENT_C, "[EV3] release: what the caller did, also", RELEASE, RELAXED,
+           "stress_signals", "tsan"),
+    Mutant("EV3 with waiters", EVENT_C, "[EV3] release: what the caller did.", RELEASE, RELAXED,
+           "stress_signals", "tsan"),
+    Mutant("ON1", ONCE_C, "[ON1] acquire: sees", ACQUIRE, RELAXED, "stress_signals", "tsan"),
+    Mutant("ON2", ONCE_C, "[ON2] acquire: sees what was", ACQUIRE, RELAXED, "stress_signals", "tsan"),
+    Mutant("ON2 of the next try", ONCE_C, "[ON2] acquire: sees what those", ACQUIRE, RELAXED,
+           "stress_signals", "tsan"),
+    Mutant("ON3", ONCE_C, "[ON3] release: what was done, or", RELEASE, RELAXED, "stress_signals",
+           "tsan"),
+    Mutant("ON3 with waiters", ONCE_C, "[ON3] release: what was done.", RELEASE, RELAXED,
+           "stress_signals", "tsan"),
 ]
 
 

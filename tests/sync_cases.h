@@ -119,7 +119,8 @@ static inline int64_t sync_select_once(void *arg)
     return index == 1 ? 0 : __LINE__;
 }
 
-/* One worker: the selection has been won by the permit and has not run yet when the object gives. */
+/* One worker: the selection has been won by the permit and has not run yet when the object gives.
+ */
 static inline int64_t sync_lost_steps(void *arg)
 {
     struct sync_selector s = { .c = arg, .semaphore = NUMIO_SEMAPHORE_INIT(0) };

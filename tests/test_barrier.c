@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Promises of the barrier: nobody passes before all have come, one is the leader, again and again; who
- * gives up takes its arrival back; by coroutines, futures, selections and plain threads. */
+/* Promises of the barrier: nobody passes before all have come, one is the leader, again and again;
+ * who gives up takes its arrival back; by coroutines, futures, selections and plain threads. */
 #include "tests/abort_each.h"
 #include "tests/runtime_fixture.h"
 #include "tests/seeded.h"
-#include "tests/steps.h"
 #include "tests/stepped_wait.h"
+#include "tests/steps.h"
 #include "tests/sync_cases.h"
 
 #include "runtime/sched/worker.h"

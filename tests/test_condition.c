@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Promises of the condition: who returns from a wait holds the mutex, whatever became of it; a signal
- * is for one, a broadcast for all, who go to the mutex' queue; no signal is lost to a wait that was
- * given up; misuse is told; by coroutines, futures and plain threads. */
+/* Promises of the condition: who returns from a wait holds the mutex, whatever became of it; a
+ * signal is for one, a broadcast for all, who go to the mutex' queue; no signal is lost to a wait
+ * that was given up; misuse is told; by coroutines, futures and plain threads. */
 #include "tests/abort_each.h"
 #include "tests/runtime_fixture.h"
 #include "tests/seeded.h"
-#include "tests/steps.h"
 #include "tests/stepped_wait.h"
+#include "tests/steps.h"
 #include "tests/sync_cases.h"
 
 #include "runtime/sched/wait_await.h"
@@ -472,7 +472,8 @@ static int64_t sit_and_stand_up(void *arg)
         t->seats--;
         EXPECT(numio_mutex_unlock(&t->mutex) == 0);
         stop = numio_yield_now();
-        t->seats++; /* without the mutex, which an aborted task may not wait for: there is one worker */
+        t->seats++; /* without the mutex, which an aborted task may not wait for: there is one
+                       worker */
         numio_condition_signal(&t->condition);
     }
     return stop;

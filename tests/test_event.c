@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Promises of the event: set, it lets everybody pass until it is reset; who waits sees what was done
- * before it was set; aborts and deadlines leave nothing behind; by coroutines, futures and plain
- * threads. */
+/* Promises of the event: set, it lets everybody pass until it is reset; who waits sees what was
+ * done before it was set; aborts and deadlines leave nothing behind; by coroutines, futures and
+ * plain threads. */
 #include "tests/abort_each.h"
 #include "tests/runtime_fixture.h"
 #include "tests/seeded.h"
-#include "tests/steps.h"
 #include "tests/stepped_wait.h"
+#include "tests/steps.h"
 #include "tests/sync_cases.h"
 
 enum { TASKS = 8, ROUNDS = 300, SET = 1, WAITS = 2 };

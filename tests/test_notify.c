@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Promises of notifications, which are those of Tokio's Notify: one permit at most, first come first
- * served or last, all that wait or have been prepared, nothing lost to who gives up; by coroutines,
- * futures and plain threads. */
+/* Promises of notifications, which are those of Tokio's Notify: one permit at most, first come
+ * first served or last, all that wait or have been prepared, nothing lost to who gives up; by
+ * coroutines, futures and plain threads. */
 #include "tests/abort_each.h"
 #include "tests/runtime_fixture.h"
 #include "tests/seeded.h"
-#include "tests/steps.h"
 #include "tests/stepped_wait.h"
+#include "tests/steps.h"
 #include "tests/sync_cases.h"
 
 #include "runtime/sched/worker.h"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Promises of what is done once: one does it, all others see it done; who fails or is aborted leaves it
- * to the next; misuse is told; and of the cell: a value that is made once; by coroutines, futures,
- * selections and plain threads. */
+/* Promises of what is done once: one does it, all others see it done; who fails or is aborted
+ * leaves it to the next; misuse is told; and of the cell: a value that is made once; by coroutines,
+ * futures, selections and plain threads. */
 #include "tests/abort_each.h"
 #include "tests/runtime_fixture.h"
 #include "tests/seeded.h"
-#include "tests/steps.h"
 #include "tests/stepped_wait.h"
+#include "tests/steps.h"
 #include "tests/sync_cases.h"
 
 #include "runtime/sched/wait_await.h"
@@ -121,15 +121,14 @@ Test(once, agrees_with_a_naive_model, .timeout = 60)
     static struct model m = { .owner = -1 };
     for (int step = 0; step < STEPS; step++) {
         model_step(&m, &rng);
-        cr_assert_eq(m.once._state, m.is_done    ? DONE
+        cr_assert_eq(m.once._state, m.is_done     ? DONE
                                     : m.owner < 0 ? 0
                                     : m.queued    ? RUNNING | 2
                                                   : RUNNING);
         for (int i = 0; i < ACTORS; i++)
             if (m.actors[i].at != AWAY)
-                cr_assert_eq(stepped_result(&m.actors[i].op), m.actors[i].at == WAITING
-                                                                  ? STEPPED_WAITS
-                                                                  : m.actors[i].at == AT_IT);
+                cr_assert_eq(stepped_result(&m.actors[i].op),
+                             m.actors[i].at == WAITING ? STEPPED_WAITS : m.actors[i].at == AT_IT);
     }
 }
 

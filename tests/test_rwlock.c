@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Promises of the lock for readers and writers: many readers or one writer, first come first served,
- * a downgrade that lets nobody in between, aborts and deadlines that lose nothing, misuse that is
- * told; by coroutines, futures and plain threads. */
+/* Promises of the lock for readers and writers: many readers or one writer, first come first
+ * served, a downgrade that lets nobody in between, aborts and deadlines that lose nothing, misuse
+ * that is told; by coroutines, futures and plain threads. */
 #include "tests/abort_each.h"
 #include "tests/runtime_fixture.h"
 #include "tests/seeded.h"
-#include "tests/steps.h"
 #include "tests/stepped_wait.h"
+#include "tests/steps.h"
 #include "tests/sync_cases.h"
 
 #include "runtime/sched/wait_await.h"
@@ -135,13 +135,12 @@ static void model_try(struct model *m)
 
 static void compare(const struct model *m)
 {
-    uint64_t state = (uint64_t)m->readers * READER + (m->has_writer ? WRITER : 0) +
-                     (m->queued ? WAITS : 0);
+    uint64_t state =
+        (uint64_t)m->readers * READER + (m->has_writer ? WRITER : 0) + (m->queued ? WAITS : 0);
     cr_assert_eq(m->lock._state, state);
     for (int i = 0; i < ACTORS; i++)
         if (m->actors[i].holds || m->actors[i].waits)
-            cr_assert_eq(stepped_result(&m->actors[i].op),
-                         m->actors[i].waits ? STEPPED_WAITS : 0);
+            cr_assert_eq(stepped_result(&m->actors[i].op), m->actors[i].waits ? STEPPED_WAITS : 0);
 }
 
 Test(rwlock, agrees_with_a_naive_model, .timeout = 60)
@@ -354,8 +353,8 @@ static int64_t downgrade(void *arg)
     struct numio_join *joins[3];
     EXPECT(numio_rwlock_lock(lock) == 0);
     for (int i = 0; i < 3; i++) {
-        EXPECT(numio_spawn_co(NULL, i == 1 ? lock_to_write : lock_to_read, lock, NULL,
-                              &joins[i]) == 0);
+        EXPECT(numio_spawn_co(NULL, i == 1 ? lock_to_write : lock_to_read, lock, NULL, &joins[i]) ==
+               0);
         EXPECT(numio_yield_now() == 0);
     }
     EXPECT(numio_rwlock_downgrade(lock) == 0);
@@ -496,10 +495,10 @@ static bool was_read(void *arg)
 static struct sync_case case_of(struct numio_rwlock *lock, bool is_shared)
 {
     if (is_shared)
-        return (struct sync_case){ prep_read, block_readers, give_to_reader, was_read, lock,
-                                   &lock->_waits };
-    return (struct sync_case){ prep_write, block_writers, give_to_writer, was_written, lock,
-                               &lock->_waits };
+        return (struct sync_case){ prep_read, block_readers, give_to_reader,
+                                   was_read,  lock,          &lock->_waits };
+    return (struct sync_case){ prep_write,  block_writers, give_to_writer,
+                               was_written, lock,          &lock->_waits };
 }
 
 FIXTURE_EACH(rwlock, a_wait_is_late_selected_polled_or_refused_and_takes_nothing, .timeout = 60)
