@@ -26,6 +26,10 @@ void bench_fib27(struct bench *b);
 void bench_skynet(struct bench *b);
 /* bench_blocking.c */
 void bench_spawn_blocking(struct bench *b);
+/* bench_sync.c */
+void bench_mutex_uncontended(struct bench *b);
+void bench_semaphore_uncontended(struct bench *b);
+void bench_mutex_contended(struct bench *b);
 /* bench_switch.c */
 void bench_coroutine_switch(struct bench *b);
 /* bench_memory.c */

@@ -101,23 +101,25 @@ static NIO_NOINLINE bool set_and_wake(struct numio_event *event)
     return waited;
 }
 
-void numio_event_set(struct numio_event *event)
+/* The same where nobody waits.  False: somebody does. */
+static bool set_at_once(struct numio_event *event)
 {
     /* relaxed: the CAS below re-reads it */
     uint32_t old = atomic_load_explicit(state_of(event), memory_order_relaxed);
-    for (;;) { /* as long as others come and go */
-        if (old & WAITS) {
-            if (set_and_wake(event))
-                return;
-            /* relaxed: as above */
-            old = atomic_load_explicit(state_of(event), memory_order_relaxed);
-            /* [EV3] release: what the caller did, also if it is set already.  Pairs with [EV1],
-             * [EV2].  relaxed on failure: retried. */
-        } else if (atomic_compare_exchange_weak_explicit(state_of(event), &old, old | SET,
-                                                         memory_order_release,
-                                                         memory_order_relaxed)) {
-            return;
-        }
+    do {
+        if (old & WAITS)
+            return false;
+        /* [EV3] release: what the caller did, also if it is set already.  Pairs with [EV1], [EV2].
+         * relaxed on failure: retried. */
+    } while (!atomic_compare_exchange_weak_explicit(state_of(event), &old, old | SET,
+                                                    memory_order_release, memory_order_relaxed));
+    return true;
+}
+
+void numio_event_set(struct numio_event *event)
+{
+    while (!set_at_once(event) && !set_and_wake(event)) {
+        /* as long as others come and go */
     }
 }
 

@@ -112,21 +112,24 @@ static NIO_NOINLINE bool wake_one(struct numio_notify *notify, enum ended_by how
     return waited;
 }
 
-static void notify_somebody(struct numio_notify *notify, enum ended_by how)
+/* Changes the word where nobody waits.  False: somebody does. */
+static bool put_at_once(struct numio_notify *notify, uint64_t permit, uint64_t call)
 {
     uint64_t old = peek(notify);
-    for (;;) { /* as long as others come and go */
-        if (old & WAITS) {
-            if (wake_one(notify, how))
-                return;
-            old = peek(notify);
-            /* [NT3] release: what the caller did, also if there is a permit already.  Pairs with
-             * [NT1], [NT2].  relaxed on failure: retried. */
-        } else if (atomic_compare_exchange_weak_explicit(state_of(notify), &old, old | PERMIT,
-                                                         memory_order_release,
-                                                         memory_order_relaxed)) {
-            return;
-        }
+    do {
+        if (old & WAITS)
+            return false;
+        /* [NT3] release: what the caller did, also if there is a permit already.  Pairs with [NT1],
+         * [NT2].  relaxed on failure: retried. */
+    } while (!atomic_compare_exchange_weak_explicit(state_of(notify), &old, (old | permit) + call,
+                                                    memory_order_release, memory_order_relaxed));
+    return true;
+}
+
+static void notify_somebody(struct numio_notify *notify, enum ended_by how)
+{
+    while (!put_at_once(notify, PERMIT, 0) && !wake_one(notify, how)) {
+        /* as long as others come and go */
     }
 }
 
@@ -195,18 +198,7 @@ static NIO_NOINLINE bool wake_all(struct numio_notify *notify)
 
 void numio_notify_waiters(struct numio_notify *notify)
 {
-    uint64_t old = peek(notify);
-    for (;;) { /* as long as others come and go */
-        if (old & WAITS) {
-            if (wake_all(notify))
-                return;
-            old = peek(notify);
-            /* [NT3] release: for waits that have yet to begin.  Pairs with [NT1].  relaxed on
-             * failure: retried. */
-        } else if (atomic_compare_exchange_weak_explicit(state_of(notify), &old, old + CALL,
-                                                         memory_order_release,
-                                                         memory_order_relaxed)) {
-            return;
-        }
+    while (!put_at_once(notify, 0, CALL) && !wake_all(notify)) {
+        /* as long as others come and go */
     }
 }

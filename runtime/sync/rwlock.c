@@ -169,22 +169,24 @@ static NIO_NOINLINE bool change_slowly(struct numio_rwlock *rwlock, uint64_t wha
     return waits;
 }
 
-/* Whoever holds it: takes `what` from the word. */
-static void change(struct numio_rwlock *rwlock, uint64_t what)
+/* The same where nobody waits.  False: somebody does. */
+static bool change_at_once(struct numio_rwlock *rwlock, uint64_t what)
 {
     uint64_t old = peek(rwlock);
-    for (;;) { /* as long as others come and go */
-        if (NIO_UNLIKELY(old & WAITS)) {
-            if (change_slowly(rwlock, what))
-                return;
-            old = peek(rwlock);
-            /* [RW3] release: publishes what the holder did.  Pairs with [RW1], [RW2].  relaxed on
-             * failure: retried. */
-        } else if (atomic_compare_exchange_weak_explicit(state_of(rwlock), &old, old - what,
-                                                         memory_order_release,
-                                                         memory_order_relaxed)) {
-            return;
-        }
+    do {
+        if (NIO_UNLIKELY(old & WAITS))
+            return false;
+        /* [RW3] release: publishes what the holder did.  Pairs with [RW1], [RW2].  relaxed on
+         * failure: retried. */
+    } while (!atomic_compare_exchange_weak_explicit(state_of(rwlock), &old, old - what,
+                                                    memory_order_release, memory_order_relaxed));
+    return true;
+}
+
+static void change(struct numio_rwlock *rwlock, uint64_t what)
+{
+    while (!change_at_once(rwlock, what) && !change_slowly(rwlock, what)) {
+        /* as long as others come and go */
     }
 }
 

@@ -15,7 +15,7 @@
 #include "runtime/sched/worker.h"
 #include "tests/stress/stress.h"
 
-enum { THREADS = 3, USERS_MAX = 6, VISITS = 12, TIMEOUT_NS_MAX = 20000, ROUNDS_MIN = 30 };
+enum { THREADS = 3, USERS_MAX = 6, VISITS = 40, TIMEOUT_NS_MAX = 20000, ROUNDS_MIN = 10 };
 
 static struct numio_handle *handle;
 static uint64_t stop_ns;
@@ -114,14 +114,15 @@ static void enter(struct object *object)
 
 static void wait_for_token(struct object *object, struct nio_rng *rng)
 {
+    uint64_t limit_ns = TIMEOUT_NS_MAX << nio_rng_below(rng, 3);
     int tries = 3;
     while (object->tokens == 0 && tries-- > 0) {
         object->inside = 0;
         if (nio_rng_below(rng, 2))
-            (void)numio_within(TIMEOUT_NS_MAX, get(rng, prep_condition, object)); /* looks again */
+            (void)numio_within(limit_ns, get(rng, prep_condition, object)); /* looks again */
         else
-            (void)has_got(numio_within(nio_rng_below(rng, TIMEOUT_NS_MAX),
-                                       numio_condition_wait(&object->condition, &object->mutex)));
+            (void)has_got(
+                numio_within(limit_ns, numio_condition_wait(&object->condition, &object->mutex)));
         enter(object);
     }
     if (object->tokens > 0) {
@@ -139,15 +140,15 @@ static void visit_mutex(struct object *object, struct nio_rng *rng)
     uint64_t seen = object->count;
     dally(rng);
     object->count = seen + 1;
-    uint32_t what = nio_rng_below(rng, 4);
+    uint32_t what = nio_rng_below(rng, 10);
     if (what == 0)
         wait_for_token(object, rng);
-    else if (what == 1)
+    else if (what <= 2)
         object->tokens++;
     object->inside = 0;
-    if (what == 1) /* under the mutex, as long as the object is there */
+    if (what <= 2) /* under the mutex, as long as the object is there */
         numio_condition_signal(&object->condition);
-    if (what == 2)
+    if (what == 3)
         numio_condition_broadcast(&object->condition);
     STRESS_CHECK(numio_mutex_unlock(&object->mutex) == 0);
 }
@@ -286,6 +287,74 @@ static void *run_driver(void *arg)
     return NULL;
 }
 
+/* ---- duels --------------------------------------------------------------------------------- */
+
+/* One holds it and unlocks; the other gives up waiting in that moment, locks it all the same, and
+ * frees it. */
+struct duel {
+    struct object *object;
+    struct stress_barrier barrier;
+    uint64_t stop_ns, rounds;
+};
+
+static void *run_holder(void *arg)
+{
+    struct duel *duel = arg;
+    uint64_t seed = stop_ns;
+    struct nio_rng rng;
+    nio_rng_init(&rng, &seed);
+    for (;;) {
+        bool is_over = nio_now_ns() > duel->stop_ns;
+        struct object *object = is_over ? NULL : calloc(1, sizeof *object);
+        duel->object = object;
+        STRESS_CHECK(is_over || (object && numio_mutex_lock(&object->mutex) == 0));
+        STRESS_CHECK(is_over || numio_rwlock_lock_shared(&object->rwlock) == 0);
+        stress_meet(&duel->barrier);
+        if (is_over)
+            return NULL;
+        bool has_rwlock = duel->rounds++ % 2;
+        for (uint32_t i = nio_rng_below(&rng, 40); i > 0; i--)
+            nio_cpu_relax();
+        if (has_rwlock)
+            STRESS_CHECK(numio_rwlock_unlock(&object->rwlock) == 0);
+        else
+            STRESS_CHECK(numio_mutex_unlock(&object->mutex) == 0);
+        stress_meet(&duel->barrier);
+    }
+}
+
+static void run_seconder(struct duel *duel)
+{
+    for (uint64_t round = 0;; round++) {
+        unsigned spins = 0;
+        stress_meet(&duel->barrier);
+        struct object *object = duel->object;
+        if (!object)
+            return;
+        if (round % 2) {
+            while (numio_within(0, numio_rwlock_lock(&object->rwlock)) != 0)
+                stress_pause(&spins);
+            STRESS_CHECK(numio_rwlock_unlock(&object->rwlock) == 0);
+        } else {
+            while (numio_within(0, numio_mutex_lock(&object->mutex)) != 0)
+                stress_pause(&spins);
+            STRESS_CHECK(numio_mutex_unlock(&object->mutex) == 0);
+        }
+        free(object);
+        stress_meet(&duel->barrier);
+    }
+}
+
+static uint64_t run_duels(uint64_t end_ns)
+{
+    struct duel duel = { .barrier = { .threads = 2 }, .stop_ns = end_ns };
+    pthread_t holder;
+    STRESS_CHECK(pthread_create(&holder, NULL, run_holder, &duel) == 0);
+    run_seconder(&duel);
+    (void)pthread_join(holder, NULL); /* cannot fail: joined once */
+    return duel.rounds;
+}
+
 static uint64_t told(_Atomic uint64_t *figure)
 {
     /* relaxed: whoever told has been joined */
@@ -299,6 +368,8 @@ int main(void)
     struct numio_config config;
     struct numio_runtime *runtime;
     stop_ns = stress_start(&seed);
+    uint64_t now_ns = nio_now_ns();
+    uint64_t duels = run_duels(now_ns + (stop_ns - now_ns) / 3);
     STRESS_CHECK(numio_config_init(&config, sizeof config) == 0);
     config.topology = "pack:2 numa:1 core:1 pu:1";
     STRESS_CHECK(numio_runtime_create(&config, &runtime) == 0);
@@ -312,8 +383,9 @@ int main(void)
         rounds += drivers[i].rounds;
     }
     numio_runtime_destroy(runtime); /* asserts that every cell came home */
-    printf("stress_locks: %llu rounds, %llu timeouts, %llu signals, %llu freed by users\n",
-           (unsigned long long)rounds, (unsigned long long)told(&timeouts),
-           (unsigned long long)told(&signals), (unsigned long long)told(&frees));
+    printf(
+        "stress_locks: %llu duels, %llu rounds, %llu timeouts, %llu signals, %llu freed by users\n",
+        (unsigned long long)duels, (unsigned long long)rounds, (unsigned long long)told(&timeouts),
+        (unsigned long long)told(&signals), (unsigned long long)told(&frees));
     return told(&timeouts) == 0 || told(&signals) == 0 || told(&frees) == 0;
 }

@@ -9,6 +9,7 @@ mod memory;
 mod options;
 mod place;
 mod remote;
+mod sync;
 mod tasks;
 mod tree;
 mod wake;
@@ -45,6 +46,9 @@ const SCENARIOS: &[Scenario] = &[
     plain("fib27", tree::fib),
     plain("skynet", tree::skynet),
     plain("spawn_blocking", tasks::spawn_blocking),
+    plain("mutex_uncontended", sync::mutex_uncontended),
+    plain("semaphore_uncontended", sync::semaphore_uncontended),
+    plain("mutex_contended", sync::mutex_contended),
     plain("idle_task_bytes", memory::idle_task_bytes),
     plain("file_read_cached", files::read_cached),
     plain("file_read_cached_qd1", files::read_cached_one),
