@@ -277,7 +277,7 @@ enum numio_poll numio_op_poll(struct numio_op *op, struct numio_context *cx, int
 {
     if (!nio_op_is_done(op))
         return NUMIO_PENDING;
-    *ret_result = op->_result;
+    *ret_result = NIO_UNLIKELY(nio_op_is_take(op)) ? nio_wait_take(op) : op->_result;
     nio_direct_note_close(op);
     nio_op_unlink(cx->_task, op);
     return NUMIO_READY;

@@ -122,6 +122,14 @@ void nio_wait_submit(struct numio_op *op)
         nio_wait_done(op, result);
 }
 
+int32_t nio_wait_take(struct numio_op *op)
+{
+    if (op->_result < 0)
+        return op->_result;
+    /* the wait's class is the first member of what it really is */
+    return ((const struct nio_wait_take_class *)nio_wait_class(op))->take(op);
+}
+
 void nio_wait_give_back(struct numio_op *op)
 {
     const struct nio_wait_class *class = nio_wait_class(op);

@@ -27,6 +27,10 @@ bool nio_wait_start(struct numio_op *op, struct nio_task *task);
 /* For a batch or a selection: begins a member; if it ends at once, its end is told as any other. */
 void nio_wait_submit(struct numio_op *op);
 
+/* For a future that polls an ended wait: takes what was left with the object for it.  Returns the
+ * wait's result. */
+int32_t nio_wait_take(struct numio_op *op);
+
 /* For a future that was aborted: what an ended wait has got goes back. */
 void nio_wait_give_back(struct numio_op *op);
 

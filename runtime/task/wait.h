@@ -35,6 +35,8 @@
 
 /* Marks a wait, in a bit of the image's flags that the kernel has not got; the opcode is none. */
 #define NIO_OP_IS_WAIT (UINT64_C(1) << 15)
+/* Of a wait: its class is a struct nio_wait_take_class. */
+#define NIO_OP_IS_TAKE (UINT64_C(1) << 16)
 #define NIO_OP_WAIT_OPCODE UINT64_C(0xff)
 
 enum {
@@ -60,6 +62,15 @@ struct nio_wait_class {
     /* Gives back what an ended wait has got, since nobody will look at it: the future was aborted.
      * NULL: there is nothing to give back. */
     void (*give_back)(struct numio_op *op);
+};
+
+/* One that leaves with its object what a future has been given, until that polls it: an aborted
+ * future then has nothing to bring back, and no place is needed for it. */
+struct nio_wait_take_class {
+    struct nio_wait_class wait;
+    /* The running future, once, if the wait has ended with 0 or more: takes it.  Returns the result
+     * that the future sees. */
+    int32_t (*take)(struct numio_op *op);
 };
 
 static inline bool nio_op_is_wait(const struct numio_op *op)
@@ -88,6 +99,24 @@ static inline void nio_wait_prep(struct numio_op *op, const struct nio_wait_clas
     op->_state = NIO_OP_FRESH;
     op->_flags = 0;
     op->_place = NIO_WAIT_OUTSIDE;
+}
+
+static inline void nio_wait_prep_take(struct numio_op *op, const struct nio_wait_take_class *class,
+                                      void *object, uint64_t arg)
+{
+    nio_wait_prep(op, &class->wait, object, arg);
+    op->_sqe[0] |= NIO_OP_IS_TAKE;
+}
+
+static inline bool nio_op_is_take(const struct numio_op *op)
+{
+    return (op->_sqe[0] & (NIO_OP_IS_WAIT | NIO_OP_IS_TAKE)) == (NIO_OP_IS_WAIT | NIO_OP_IS_TAKE);
+}
+
+/* Whether a future waits by it, and so may be aborted after it was given something. */
+static inline bool nio_wait_is_of_future(const struct numio_op *op)
+{
+    return op->_task && op->_task->kind == NIO_TASK_FUTURE;
 }
 
 /* ---- the queue ----------------------------------------------------------------------------- */
