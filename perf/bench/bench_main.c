@@ -49,6 +49,8 @@ static const struct bench_scenario scenarios[] = {
     { "mutex_uncontended", NULL, bench_mutex_uncontended, BENCH_COROUTINE, NULL },
     { "semaphore_uncontended", NULL, bench_semaphore_uncontended, BENCH_COROUTINE, NULL },
     { "mutex_contended", NULL, bench_mutex_contended, BENCH_COROUTINE, NULL },
+    { "mpsc_1p_co", NULL, bench_mpsc_1p, BENCH_COROUTINE, NULL },
+    { "mpsc_4p_co", NULL, bench_mpsc_4p, BENCH_COROUTINE, NULL },
     { "coroutine_switch", NULL, bench_coroutine_switch, BENCH_COROUTINE, NULL },
     { "idle_task_bytes", "idle_task_bytes_arena", bench_idle_task_bytes, BENCH_FUTURE, NULL },
     { "idle_task_bytes_co", "idle_task_bytes_arena_co", bench_idle_task_bytes, BENCH_COROUTINE,

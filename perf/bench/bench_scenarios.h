@@ -30,6 +30,9 @@ void bench_spawn_blocking(struct bench *b);
 void bench_mutex_uncontended(struct bench *b);
 void bench_semaphore_uncontended(struct bench *b);
 void bench_mutex_contended(struct bench *b);
+/* bench_channel.c */
+void bench_mpsc_1p(struct bench *b);
+void bench_mpsc_4p(struct bench *b);
 /* bench_switch.c */
 void bench_coroutine_switch(struct bench *b);
 /* bench_memory.c */

@@ -11,6 +11,7 @@
 #include <numio/batch.h>
 #include <numio/bufio.h>
 #include <numio/busy_poll.h>
+#include <numio/channel.h>
 #include <numio/config.h>
 #include <numio/deadline.h>
 #include <numio/direct.h>
