@@ -106,6 +106,150 @@ NUMIO_EXPORT void numio_op_channel_recv_many(struct numio_op *op, struct numio_c
                                              void *ret_messages, size_t count);
 NUMIO_EXPORT void numio_op_channel_reserve(struct numio_op *op, struct numio_channel *channel);
 
+/* ---- oneshot ------------------------------------------------------------------------------- */
+
+enum { NUMIO_ONESHOT_BYTES_MAX = 48 };
+
+/* One value from one sender to one receiver, once; in the user's memory, zeroes are a new one.  It
+ * may be freed as soon as the value is received, or each side knows that the other has closed. */
+struct numio_oneshot {
+    uintptr_t _word;
+    uint32_t _bytes;
+    uint32_t _unused;
+    uint64_t _value[NUMIO_ONESHOT_BYTES_MAX / 8];
+};
+
+static inline void numio_oneshot_init(struct numio_oneshot *oneshot)
+{
+    oneshot->_word = 0;
+}
+
+/* Sends the value, which is copied.
+ * Context: any; never waits.
+ * Errors:  -EPIPE the receiver has closed; -EMSGSIZE more than NUMIO_ONESHOT_BYTES_MAX; -EALREADY
+ *          a value was sent before, or the sender has closed. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_oneshot_send(struct numio_oneshot *oneshot,
+                                                    const void *value, size_t bytes);
+/* Receives the value into `ret_value`, which has room for `bytes`.
+ * Context: a coroutine suspends and a plain thread sleeps until it is there.
+ * Returns: how many bytes the value has.
+ * Errors:  -EPIPE none will come: the sender has closed, or it was received before; -EMSGSIZE there
+ *          is too little room, and it stays; -EBUSY somebody else waits for it; -EDEADLK would
+ * block a worker; -ECANCELED, -ETIMEDOUT. */
+NUMIO_EXPORT NUMIO_NODISCARD int64_t numio_oneshot_recv(struct numio_oneshot *oneshot,
+                                                        void *ret_value, size_t bytes);
+/* Any context; never waits.   Errors: -EAGAIN it is not there yet; -EPIPE, -EMSGSIZE. */
+NUMIO_EXPORT NUMIO_NODISCARD int64_t numio_oneshot_try_recv(struct numio_oneshot *oneshot,
+                                                            void *ret_value, size_t bytes);
+/* The sender goes without sending: the receiver gets -EPIPE.  After a send it changes nothing.  Any
+ * context. */
+NUMIO_EXPORT void numio_oneshot_close_sender(struct numio_oneshot *oneshot);
+/* The receiver takes no value any more: a send gets -EPIPE.  One that was sent before may still be
+ * received.  Any context, while nobody waits for the value. */
+NUMIO_EXPORT void numio_oneshot_close_receiver(struct numio_oneshot *oneshot);
+/* For the sender: whether the receiver has closed. */
+NUMIO_EXPORT bool numio_oneshot_is_refused(const struct numio_oneshot *oneshot);
+/* Prepares an operation that receives; its result is that of numio_oneshot_recv(). */
+NUMIO_EXPORT void numio_op_oneshot_recv(struct numio_op *op, struct numio_oneshot *oneshot,
+                                        void *ret_value, size_t bytes);
+
+/* ---- broadcast ----------------------------------------------------------------------------- */
+
+struct numio_broadcast;
+
+/* One who receives: in the user's memory, used by one task or thread at a time, and forgotten
+ * without a call. */
+struct numio_broadcast_receiver {
+    struct numio_broadcast *_broadcast;
+    uint64_t _next;
+    uint64_t _missed;
+};
+
+/* Makes a broadcast that keeps the last `capacity` messages.   Errors, memory: as
+ * numio_channel_create(). */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_broadcast_create(size_t message_bytes, uint64_t capacity,
+                                                        struct numio_broadcast **ret_broadcast);
+/* When nobody uses it.  Takes NULL.  Any context. */
+NUMIO_EXPORT void numio_broadcast_destroy(struct numio_broadcast *broadcast);
+/* From now on the receiver sees every message.  Any context. */
+NUMIO_EXPORT void numio_broadcast_subscribe(struct numio_broadcast *broadcast,
+                                            struct numio_broadcast_receiver *ret_receiver);
+/* Sends a copy to all receivers.  Any context; never waits.   Errors: -EPIPE it was closed. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_broadcast_send(struct numio_broadcast *broadcast,
+                                                      const void *message);
+/* Takes the receiver's next message.
+ * Context: a coroutine suspends and a plain thread sleeps while there is none.
+ * Errors:  -EOVERFLOW it was too slow: numio_broadcast_missed() messages are gone, and the next
+ * call has the oldest that is left; -EPIPE it was closed, and the receiver has seen everything;
+ *          -EDEADLK would block a worker; -ECANCELED, -ETIMEDOUT. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_broadcast_recv(struct numio_broadcast_receiver *receiver,
+                                                      void *ret_message);
+/* Any context; never waits.   Errors: -EAGAIN there is none; -EOVERFLOW, -EPIPE. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_broadcast_try_recv(struct numio_broadcast_receiver *receiver,
+                                                          void *ret_message);
+/* How many messages the receiver had missed at its last -EOVERFLOW. */
+NUMIO_EXPORT uint64_t numio_broadcast_missed(const struct numio_broadcast_receiver *receiver);
+/* How many it has not received, also of those that it has missed by now, a moment ago. */
+NUMIO_EXPORT uint64_t numio_broadcast_len(const struct numio_broadcast_receiver *receiver);
+/* From now on nobody sends any more.  Any context; also twice. */
+NUMIO_EXPORT void numio_broadcast_close(struct numio_broadcast *broadcast);
+/* Prepares an operation that receives; its result is that of numio_broadcast_recv(). */
+NUMIO_EXPORT void numio_op_broadcast_recv(struct numio_op *op,
+                                          struct numio_broadcast_receiver *receiver,
+                                          void *ret_message);
+
+/* ---- watch --------------------------------------------------------------------------------- */
+
+struct numio_watch;
+
+/* One who looks: as a struct numio_broadcast_receiver. */
+struct numio_watch_receiver {
+    struct numio_watch *_watch;
+    uint64_t _seen;
+};
+
+/* Makes a watch with a first value, which nobody has to be told of.
+ * Errors, memory: as numio_channel_create(). */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_watch_create(size_t value_bytes, const void *value,
+                                                    struct numio_watch **ret_watch);
+/* When nobody uses it.  Takes NULL.  Any context. */
+NUMIO_EXPORT void numio_watch_destroy(struct numio_watch *watch);
+/* The receiver has seen the value of now.  Any context. */
+NUMIO_EXPORT void numio_watch_subscribe(struct numio_watch *watch,
+                                        struct numio_watch_receiver *ret_receiver);
+/* Replaces the value; receivers are told of the latest only.  Any context; never waits.
+ * Errors: -EPIPE it was closed. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_watch_send(struct numio_watch *watch, const void *value);
+/* Has `modify` change the value in place; receivers are told if it returns true.  It is called
+ * under the watch's lock: it must be short and call nothing of numio. Returns: 1 they were told, 0
+ * not.   Errors: -EPIPE it was closed. */
+NUMIO_EXPORT NUMIO_NODISCARD int
+numio_watch_send_if_modified(struct numio_watch *watch, bool (*modify)(void *value, void *arg),
+                             void *arg);
+/* Copies the value; nobody has seen it by that.  Any context. */
+NUMIO_EXPORT void numio_watch_read(struct numio_watch *watch, void *ret_value);
+/* Copies the value, which the receiver has seen then. */
+NUMIO_EXPORT void numio_watch_take(struct numio_watch_receiver *receiver, void *ret_value);
+/* Has `look` read the value in place, under the lock as `modify` above; the receiver has seen it.
+ */
+NUMIO_EXPORT void numio_watch_borrow(struct numio_watch_receiver *receiver,
+                                     void (*look)(const void *value, void *arg), void *arg);
+/* Waits for a value that the receiver has not seen; it has seen it then.
+ * Context: a coroutine suspends and a plain thread sleeps until there is one.
+ * Errors:  -EPIPE it was closed, and the last one was seen; -EDEADLK would block a worker;
+ *          -ECANCELED, -ETIMEDOUT. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_watch_changed(struct numio_watch_receiver *receiver);
+/* The same without waiting: 1 there is one, 0 not; it is not seen by that.   Errors: -EPIPE. */
+NUMIO_EXPORT NUMIO_NODISCARD int
+numio_watch_has_changed(const struct numio_watch_receiver *receiver);
+/* The receiver has not seen anything: the next numio_watch_changed() returns at once. */
+NUMIO_EXPORT void numio_watch_mark_changed(struct numio_watch_receiver *receiver);
+/* From now on nobody sends any more.  Any context; also twice. */
+NUMIO_EXPORT void numio_watch_close(struct numio_watch *watch);
+/* Prepares an operation whose result is that of numio_watch_changed(). */
+NUMIO_EXPORT void numio_op_watch_changed(struct numio_op *op,
+                                         struct numio_watch_receiver *receiver);
+
 NUMIO_END_DECLS
 
 #endif
