@@ -2,6 +2,7 @@
 /* numio/channel.h: messages from tasks and threads to others.
  *
  *   channel    many senders, many receivers, each message to one of them; with a limit or without
+ *   spsc       one sender, one receiver: no lock, each side on cache lines of its own
  *   oneshot    one value, once
  *   broadcast  each receiver gets every message; who is too slow misses the oldest
  *   watch      one value that changes; receivers see the latest
@@ -105,6 +106,48 @@ NUMIO_EXPORT void numio_op_channel_recv(struct numio_op *op, struct numio_channe
 NUMIO_EXPORT void numio_op_channel_recv_many(struct numio_op *op, struct numio_channel *channel,
                                              void *ret_messages, size_t count);
 NUMIO_EXPORT void numio_op_channel_reserve(struct numio_op *op, struct numio_channel *channel);
+
+/* ---- spsc ---------------------------------------------------------------------------------- */
+
+struct numio_spsc;
+struct numio_handle;
+
+/* Makes a ring for messages of `message_bytes`, of which up to `capacity` wait to be received, from
+ * one task or thread to one other: the mesh between workers.  The ring lies on `node`, which should
+ * be the receiver's, of the handle's runtime (NULL: the calling task's); with NUMIO_NODE_ANY in
+ * memory from malloc().
+ * Context: any.
+ * Owns:    the caller destroys it, before the runtime.
+ * Errors:  -EINVAL no capacity, messages of 0 or more than NUMIO_MESSAGE_BYTES_MAX bytes, or no such
+ *          node; -ENOMEM. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_spsc_create(struct numio_handle *handle, int node,
+                                                   size_t message_bytes, uint64_t capacity,
+                                                   struct numio_spsc **ret_spsc);
+/* When nobody uses it; messages in it are dropped.  Takes NULL.  Any context. */
+NUMIO_EXPORT void numio_spsc_destroy(struct numio_spsc *spsc);
+
+/* For the one sender; as the calls of the same names for channels.  numio_spsc_send_many() publishes
+ * all that fits at once.
+ * Errors: in addition -EBUSY somebody else waits to send. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_spsc_send(struct numio_spsc *spsc, const void *message);
+NUMIO_EXPORT NUMIO_NODISCARD int numio_spsc_try_send(struct numio_spsc *spsc, const void *message);
+NUMIO_EXPORT NUMIO_NODISCARD int64_t numio_spsc_send_many(struct numio_spsc *spsc,
+                                                          const void *messages, size_t count);
+/* For the one receiver; as the calls of the same names for channels. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_spsc_recv(struct numio_spsc *spsc, void *ret_message);
+NUMIO_EXPORT NUMIO_NODISCARD int numio_spsc_try_recv(struct numio_spsc *spsc, void *ret_message);
+NUMIO_EXPORT NUMIO_NODISCARD int64_t numio_spsc_recv_many(struct numio_spsc *spsc,
+                                                          void *ret_messages, size_t count);
+/* As numio_channel_close(), for the sender or the receiver, but nobody else. */
+NUMIO_EXPORT void numio_spsc_close(struct numio_spsc *spsc);
+NUMIO_EXPORT uint64_t numio_spsc_len(const struct numio_spsc *spsc);
+/* Prepare operations: as those of channels. */
+NUMIO_EXPORT void numio_op_spsc_send(struct numio_op *op, struct numio_spsc *spsc,
+                                     const void *message);
+NUMIO_EXPORT void numio_op_spsc_recv(struct numio_op *op, struct numio_spsc *spsc,
+                                     void *ret_message);
+NUMIO_EXPORT void numio_op_spsc_recv_many(struct numio_op *op, struct numio_spsc *spsc,
+                                          void *ret_messages, size_t count);
 
 /* ---- oneshot ------------------------------------------------------------------------------- */
 
