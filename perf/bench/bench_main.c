@@ -51,6 +51,8 @@ static const struct bench_scenario scenarios[] = {
     { "mutex_contended", NULL, bench_mutex_contended, BENCH_COROUTINE, NULL },
     { "mpsc_1p_co", NULL, bench_mpsc_1p, BENCH_COROUTINE, NULL },
     { "mpsc_4p_co", NULL, bench_mpsc_4p, BENCH_COROUTINE, NULL },
+    { "oneshot_co", NULL, bench_oneshot, BENCH_COROUTINE, NULL },
+    { "request_reply_co", NULL, bench_request_reply, BENCH_COROUTINE, NULL },
     { "coroutine_switch", NULL, bench_coroutine_switch, BENCH_COROUTINE, NULL },
     { "idle_task_bytes", "idle_task_bytes_arena", bench_idle_task_bytes, BENCH_FUTURE, NULL },
     { "idle_task_bytes_co", "idle_task_bytes_arena_co", bench_idle_task_bytes, BENCH_COROUTINE,

@@ -33,6 +33,8 @@ void bench_mutex_contended(struct bench *b);
 /* bench_channel.c */
 void bench_mpsc_1p(struct bench *b);
 void bench_mpsc_4p(struct bench *b);
+void bench_oneshot(struct bench *b);
+void bench_request_reply(struct bench *b);
 /* bench_switch.c */
 void bench_coroutine_switch(struct bench *b);
 /* bench_memory.c */

@@ -231,11 +231,10 @@ static NIO_COLD int add_block(struct numio_channel *channel)
     return 0;
 }
 
-/* Takes the lock when there is a block for the next message.  Each turn somebody else has filled
- * one. */
-static int lock_to_send(struct numio_channel *channel)
+/* Under the lock: sees to a block for the next message.  Each turn somebody else has filled one.  An
+ * error: without the lock. */
+static int find_block(struct numio_channel *channel)
 {
-    lock(channel);
     while (nio_channel_needs_block(channel)) {
         unlock(channel);
         int rc = add_block(channel);
@@ -244,6 +243,12 @@ static int lock_to_send(struct numio_channel *channel)
         lock(channel);
     }
     return 0;
+}
+
+static int lock_to_send(struct numio_channel *channel)
+{
+    lock(channel);
+    return find_block(channel);
 }
 
 /* Whether a message or a reservation may pass: 0, -EAGAIN, -EPIPE. */
@@ -327,29 +332,39 @@ void numio_op_channel_reserve(struct numio_op *op, struct numio_channel *channel
     nio_wait_prep(op, &reserve_kind, channel, 0);
 }
 
-static NIO_NOINLINE void deliver_and_unlock(struct numio_channel *channel, const void *message)
+/* What need not look at anything else: there is room, nobody waits, and the channel is open. */
+static NIO_ALWAYS_INLINE bool is_plain_send(const struct numio_channel *channel)
+{
+    uint64_t tail = nio_channel_tail(channel);
+    return bits_of(channel) == 0 && nio_wait_queue_is_empty(&channel->receivers) &&
+           tail + channel->reserved - channel->head_seen < channel->capacity &&
+           (channel->is_bounded || !nio_channel_begins_block(channel, tail));
+}
+
+/* Under the lock, which it releases. */
+static NIO_NOINLINE int try_send_slow(struct numio_channel *channel, const void *message)
 {
     struct nio_wait_list ended = { 0 };
-    deliver(channel, message, &ended);
+    int rc = find_block(channel);
+    if (rc)
+        return rc;
+    rc = may_send(channel);
+    if (rc == 0)
+        deliver(channel, message, &ended);
     unlock(channel);
     nio_wait_list_done(&ended);
+    return rc;
 }
 
 static NIO_ALWAYS_INLINE int try_send(struct numio_channel *channel, const void *message)
 {
-    int rc = lock_to_send(channel);
-    if (NIO_UNLIKELY(rc))
-        return rc;
-    rc = may_send(channel);
-    if (NIO_UNLIKELY(rc)) {
-        unlock(channel);
-    } else if (NIO_UNLIKELY(!nio_wait_queue_is_empty(&channel->receivers))) {
-        deliver_and_unlock(channel, message);
-    } else {
+    lock(channel);
+    if (NIO_LIKELY(is_plain_send(channel))) {
         nio_channel_put(channel, message);
         unlock(channel);
+        return 0;
     }
-    return rc;
+    return try_send_slow(channel, message);
 }
 
 static NIO_NOINLINE int send_slow(struct numio_channel *channel, const void *message)
@@ -579,11 +594,10 @@ static NIO_ALWAYS_INLINE int64_t take_alone(struct numio_channel *channel, void 
         return nio_error(-EBUSY, "channel: two receive, and it was made for one");
     /* relaxed: as above */
     atomic_store_explicit(&channel->is_receiving, 1, memory_order_relaxed);
-    uint64_t there = nio_channel_count(channel, count);
-    if (there < count)
-        count = there;
-    if (NIO_LIKELY(count > 0))
-        nio_channel_take(channel, ret_messages, count);
+    if (count == 1)
+        count = nio_channel_take_one(channel, ret_messages);
+    else
+        count = nio_channel_take_up_to(channel, ret_messages, count);
     /* relaxed: as above */
     atomic_store_explicit(&channel->is_receiving, 0, memory_order_relaxed);
     if (NIO_UNLIKELY(count > 0 && nio_channel_senders_wait(channel)))

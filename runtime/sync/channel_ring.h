@@ -166,19 +166,17 @@ static inline void nio_channel_leave_block(struct numio_channel *channel)
     nio_free(atomic_exchange_explicit(&channel->spare, block, memory_order_acq_rel));
 }
 
-/* Takes the `count` oldest messages, which are there. */
-static NIO_ALWAYS_INLINE void nio_channel_take(struct numio_channel *channel, void *ret_messages,
-                                               uint64_t count)
+static NIO_ALWAYS_INLINE void nio_channel_copy_out(struct numio_channel *channel, uint64_t head,
+                                                   void *ret_message)
 {
-    uint64_t head = nio_channel_head(channel);
-    unsigned char *to = ret_messages;
-    for (uint64_t i = 0; i < count; i++, head++) {
-        if (NIO_UNLIKELY(nio_channel_begins_block(channel, head)))
-            nio_channel_leave_block(channel);
-        nio_message_copy(to, nio_channel_slot(channel, channel->head_block, head),
-                         channel->message_bytes);
-        to += channel->message_bytes;
-    }
+    if (NIO_UNLIKELY(nio_channel_begins_block(channel, head)))
+        nio_channel_leave_block(channel);
+    nio_message_copy(ret_message, nio_channel_slot(channel, channel->head_block, head),
+                     channel->message_bytes);
+}
+
+static NIO_ALWAYS_INLINE void nio_channel_publish_head(struct numio_channel *channel, uint64_t head)
+{
     if (channel->has_one_receiver && channel->is_bounded)
         /* [CN3] seq_cst: the places may be written again, and the caller's look whether senders
          * wait comes after.  Pairs with [CN2]. */
@@ -186,6 +184,40 @@ static NIO_ALWAYS_INLINE void nio_channel_take(struct numio_channel *channel, vo
     else
         /* relaxed: nobody waits for a place, or all is under the lock */
         atomic_store_explicit(&channel->head, head, memory_order_relaxed);
+}
+
+/* Takes the `count` oldest messages, which are there. */
+static inline void nio_channel_take(struct numio_channel *channel, void *ret_messages,
+                                    uint64_t count)
+{
+    uint64_t head = nio_channel_head(channel);
+    unsigned char *to = ret_messages;
+    for (uint64_t i = 0; i < count; i++, head++, to += channel->message_bytes)
+        nio_channel_copy_out(channel, head, to);
+    nio_channel_publish_head(channel, head);
+}
+
+/* The one receiver: takes up to `count` messages; returns how many. */
+static inline uint64_t nio_channel_take_up_to(struct numio_channel *channel, void *ret_messages,
+                                              uint64_t count)
+{
+    uint64_t there = nio_channel_count(channel, count);
+    if (there < count)
+        count = there;
+    if (count > 0)
+        nio_channel_take(channel, ret_messages, count);
+    return count;
+}
+
+static NIO_ALWAYS_INLINE uint64_t nio_channel_take_one(struct numio_channel *channel,
+                                                       void *ret_message)
+{
+    if (nio_channel_count(channel, 1) == 0)
+        return 0;
+    uint64_t head = nio_channel_head(channel);
+    nio_channel_copy_out(channel, head, ret_message);
+    nio_channel_publish_head(channel, head + 1);
+    return 1;
 }
 
 /* After it: whether senders wait for a place. */

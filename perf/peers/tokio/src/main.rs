@@ -2,6 +2,7 @@
 //! tokio-peer: the scenarios of perf/SCENARIOS.md on Tokio, and a TCP echo server.
 //! Which allocator runs under it is found out, not told: see `options::runtime_name`.
 
+mod channels;
 mod echo;
 mod files;
 mod measure;
@@ -45,6 +46,10 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "remote_wake", also: &["remote_wake_call"], run: wake::remote_wake },
     plain("fib27", tree::fib),
     plain("skynet", tree::skynet),
+    plain("mpsc_1p", channels::mpsc_1p),
+    plain("mpsc_4p", channels::mpsc_4p),
+    plain("oneshot", channels::oneshot),
+    plain("request_reply", channels::request_reply),
     plain("spawn_blocking", tasks::spawn_blocking),
     plain("mutex_uncontended", sync::mutex_uncontended),
     plain("semaphore_uncontended", sync::semaphore_uncontended),
