@@ -233,6 +233,7 @@ static const struct variable variables[] = {
     { "NUMIO_SHARE_LATENCY", MEMBER(share_latency, MEMBER_U32), "5", 5, "4294967296" },
     { "NUMIO_SHARE_NORMAL", MEMBER(share_normal, MEMBER_U32), "6", 6, "-1" },
     { "NUMIO_SHARE_BACKGROUND", MEMBER(share_background, MEMBER_U32), "7", 7, "x" },
+    { "NUMIO_CLOCK", MEMBER(clock, MEMBER_U32), "system", NUMIO_CLOCK_SYSTEM, "sundial" },
 };
 
 Test(config, every_variable_overrides_its_field)
