@@ -14,8 +14,8 @@
 #include "runtime/sched/await.h"
 #include "runtime/task/wake.h"
 
-/* Its address is who a plain thread is. */
-static _Thread_local char thread_identity;
+/* Its address is who a plain thread is; like that of a task it has room for marks. */
+static _Thread_local _Alignas(8) char thread_identity;
 
 uintptr_t nio_who_runs(void)
 {

@@ -53,7 +53,8 @@ static bool wait_begin(struct numio_op *op, int32_t *ret_result)
     nio_wait_push(&condition->_waits, op);
     note_waiters(condition);
     nio_wait_queue_release(&condition->_waits);
-    nio_mutex_let_go(mutex); /* the wait may have come back to it by now, and end in here */
+    nio_mutex_let_go(
+        mutex, nio_wait_who(op)); /* the wait may have come back to it by now, and end in here */
     return false;
 }
 

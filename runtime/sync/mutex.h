@@ -24,8 +24,8 @@ static inline int32_t nio_mutex_result_of(const struct numio_op *op)
 
 /* Any context. */
 bool nio_mutex_is_held_by(struct numio_mutex *mutex, uintptr_t who);
-/* Who holds it, or for it: as numio_mutex_unlock(), unchecked. */
-void nio_mutex_let_go(struct numio_mutex *mutex);
+/* As numio_mutex_unlock() by `who`, who holds it. */
+void nio_mutex_let_go(struct numio_mutex *mutex, uintptr_t who);
 /* Any thread, without a lock: waits that were taken out of a condition's queue go on to their
  * mutexes; they end, holding it, one after the other.  Empties the list. */
 void nio_mutex_take_back(struct nio_wait_list *list);

@@ -15,7 +15,14 @@
 #include "runtime/sched/worker.h"
 #include "tests/stress/stress.h"
 
-enum { THREADS = 3, USERS_MAX = 6, VISITS = 40, TIMEOUT_NS_MAX = 20000, ROUNDS_MIN = 10 };
+enum {
+    THREADS = 3,
+    USERS_MAX = 12,
+    VISITS = 40,
+    VISITS_OF_THREAD = 6,
+    TIMEOUT_NS_MAX = 20000,
+    ROUNDS_MIN = 10
+};
 
 static struct numio_handle *handle;
 static uint64_t stop_ns;
@@ -238,7 +245,9 @@ static int64_t use(void *arg)
     struct user *user = arg;
     struct nio_rng rng;
     nio_rng_init(&rng, &user->seed);
-    for (int i = 0; i < VISITS; i++)
+    /* A wake of a thread takes as long as many visits of coroutines. */
+    int visits = nio_worker_current() ? VISITS : VISITS_OF_THREAD;
+    for (int i = 0; i < visits; i++)
         if (user->has_rwlock)
             visit_rwlock(user->object, &rng);
         else

@@ -54,16 +54,20 @@ static void tell(_Atomic uint64_t *figure)
     (void)atomic_fetch_add_explicit(figure, 1, memory_order_relaxed);
 }
 
+struct wait {
+    void (*prep)(struct numio_op *op, void *object);
+    int (*call)(void *object);
+};
+
 /* Waits in one of several ways.  The result of the wait, or -ECANCELED, -ETIMEDOUT. */
-static int64_t get(struct nio_rng *rng, void (*prep)(struct numio_op *op, void *object),
-                   void *object)
+static int64_t get(struct nio_rng *rng, const struct wait *wait, void *object)
 {
     struct numio_semaphore permits = NUMIO_SEMAPHORE_INIT(0);
     struct numio_op ops[2];
     uint64_t limit_ns = nio_rng_below(rng, TIMEOUT_NS_MAX);
     int64_t rc;
-    prep(&ops[0], object);
-    switch (nio_rng_below(rng, 6)) {
+    wait->prep(&ops[0], object);
+    switch (nio_rng_below(rng, 8)) {
     case 0:
         rc = numio_within(limit_ns, numio_op_await(&ops[0]));
         break;
@@ -73,8 +77,11 @@ static int64_t get(struct nio_rng *rng, void (*prep)(struct numio_op *op, void *
         rc = numio_within(limit_ns, numio_select(ops, 2, NUMIO_SELECT_FAIR));
         rc = rc == 0 ? numio_op_result(&ops[0]) : rc == 1 ? -ETIMEDOUT : rc;
         break;
-    default:
+    case 2:
         rc = numio_op_await(&ops[0]);
+        break;
+    default:
+        rc = wait->call(object);
         break;
     }
     STRESS_CHECK(rc >= 0 || rc == -ETIMEDOUT || rc == -ECANCELED);
@@ -97,10 +104,17 @@ static void prep_notify(struct numio_op *op, void *object)
     numio_op_notify(op, &((struct object *)object)->notify);
 }
 
+static int wait_notify(void *object)
+{
+    return numio_notify_wait(&((struct object *)object)->notify);
+}
+
+static const struct wait notify_wait = { prep_notify, wait_notify };
+
 static void run_with_baton(struct object *object, struct nio_rng *rng)
 {
     bool has_it = nio_rng_below(rng, 4) == 0 ? numio_notify_try_wait(&object->notify) == 0
-                                             : get(rng, prep_notify, object) == 0;
+                                             : get(rng, &notify_wait, object) == 0;
     if (!has_it)
         return;
     uint64_t seen = object->baton;
@@ -120,9 +134,16 @@ static void prep_once(struct numio_op *op, void *object)
     numio_op_once_begin(op, &((struct object *)object)->once);
 }
 
+static int wait_once(void *object)
+{
+    return numio_once_begin(&((struct object *)object)->once);
+}
+
+static const struct wait once_wait = { prep_once, wait_once };
+
 static void do_once(struct object *object, struct nio_rng *rng)
 {
-    int64_t rc = get(rng, prep_once, object);
+    int64_t rc = get(rng, &once_wait, object);
     if (rc == 1) {
         STRESS_CHECK(object->done == 0);
         object->attempts++;
@@ -143,6 +164,13 @@ static void prep_event(struct numio_op *op, void *object)
     numio_op_event_wait(op, &((struct object *)object)->event);
 }
 
+static int wait_event(void *object)
+{
+    return numio_event_wait(&((struct object *)object)->event);
+}
+
+static const struct wait event_wait = { prep_event, wait_event };
+
 /* The first user says something; the others wait for it, and leave. */
 static void say_or_hear(struct object *object, unsigned index, struct nio_rng *rng)
 {
@@ -152,7 +180,7 @@ static void say_or_hear(struct object *object, unsigned index, struct nio_rng *r
         numio_event_set(&object->event);
         return;
     }
-    while (get(rng, prep_event, object) != 0)
+    while (get(rng, &event_wait, object) != 0)
         if (numio_is_cancelled())
             return;
     STRESS_CHECK(object->said == 42);
@@ -162,6 +190,13 @@ static void prep_door(struct numio_op *op, void *door)
 {
     numio_op_event_wait(op, door);
 }
+
+static int wait_at_door(void *door)
+{
+    return numio_event_wait(door);
+}
+
+static const struct wait door_wait = { prep_door, wait_at_door };
 
 /* Doors that are set and reset while others wait; that they end is all that is asked of them. */
 static void use_doors(struct object *object, struct nio_rng *rng)
@@ -175,7 +210,7 @@ static void use_doors(struct object *object, struct nio_rng *rng)
         numio_event_set(door);
         break;
     default:
-        (void)numio_within(TIMEOUT_NS_MAX, get(rng, prep_door, door)); /* set, or not */
+        (void)numio_within(TIMEOUT_NS_MAX, get(rng, &door_wait, door)); /* set, or not */
         break;
     }
 }
@@ -187,21 +222,28 @@ static void prep_barrier(struct numio_op *op, void *object)
     numio_op_barrier_wait(op, &((struct object *)object)->barrier);
 }
 
+static int wait_barrier(void *object)
+{
+    return numio_barrier_wait(&((struct object *)object)->barrier);
+}
+
+static const struct wait barrier_wait = { prep_barrier, wait_barrier };
+
 /* Aborted users do not come: in such rounds it is for who gives up only. */
 static void meet(struct object *object, unsigned index, uint64_t visit, struct nio_rng *rng)
 {
     /* relaxed: constant */
     unsigned users = atomic_load_explicit(&object->users, memory_order_relaxed);
     if (object->has_aborts) {
-        (void)numio_within(TIMEOUT_NS_MAX, get(rng, prep_barrier, object)); /* any */
+        (void)numio_within(TIMEOUT_NS_MAX, get(rng, &barrier_wait, object)); /* any */
         return;
     }
     object->passed[index] = visit;
-    while (get(rng, prep_barrier, object) < 0) { /* until all have come */
+    while (get(rng, &barrier_wait, object) < 0) { /* until all have come */
     }
     for (unsigned i = 0; i < users; i++)
         STRESS_CHECK(object->passed[i] == visit);
-    while (get(rng, prep_barrier, object) < 0) { /* likewise: all have looked */
+    while (get(rng, &barrier_wait, object) < 0) { /* likewise: all have looked */
     }
 }
 

@@ -22,15 +22,13 @@ NUMIO_BEGIN_DECLS
 /* One holder at a time; it may be held across awaits.  Who unlocks hands it to the longest waiter.
  */
 struct numio_mutex {
-    uint32_t _state;
-    uint32_t _unused;
-    uintptr_t _owner;
+    uintptr_t _state;
     struct numio_wait_queue_ _waits;
 };
 
 #define NUMIO_MUTEX_INIT                                                                           \
     {                                                                                              \
-        0, 0, 0,                                                                                   \
+        0,                                                                                         \
         {                                                                                          \
             { 0 }, NULL, NULL                                                                      \
         }                                                                                          \
