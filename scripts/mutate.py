@@ -45,6 +45,9 @@ RWLOCK_C = "runtime/sync/rwlock.c"
 NOTIFY_C = "runtime/sync/notify.c"
 EVENT_C = "runtime/sync/event.c"
 ONCE_C = "runtime/sync/once.c"
+CHANNEL_H = "runtime/sync/channel_ring.h"
+CHANNEL_C = "runtime/sync/channel.c"
+SPSC_C = "runtime/sync/spsc.c"
 
 ACQUIRE, RELEASE, ACQ_REL = "memory_order_acquire", "memory_order_release", "memory_order_acq_rel"
 RELAXED, SEQ_CST = "memory_order_relaxed", "memory_order_seq_cst"
@@ -185,6 +188,43 @@ MUTANTS = [
            " || nio_sees_ranked(worker)", "", "stress_classes", "native"),
     Mutant("the offer of ranked tasks", "runtime/sched/ranked.c", "void nio_push_ranked(",
            "if (!is_next)", "if (!is_next && !first)", "stress_classes", "native"),
+    Mutant("CN1", CHANNEL_H, "[CN1] release", RELEASE, RELAXED, "stress_channel", "tsan"),
+    Mutant("CN2", CHANNEL_H, "[CN2] seq_cst", SEQ_CST, RELAXED, "stress_channel", "tsan"),
+    Mutant("CN3", CHANNEL_H, "[CN3] seq_cst", SEQ_CST, RELAXED, "stress_channel", "tsan"),
+    Mutant("CN4", CHANNEL_H, "[CN4] acquire", ACQUIRE, RELAXED, "stress_channel", "tsan"),
+    Mutant("CN5", CHANNEL_H, "[CN5] acquire", ACQUIRE, RELAXED, "stress_channel", "tsan"),
+    Mutant("CN6", CHANNEL_H, "[CN6] acq_rel", ACQ_REL, RELAXED, "stress_channel", "tsan"),
+    Mutant("CN7", CHANNEL_H, "[CN7] seq_cst", SEQ_CST, RELAXED, "stress_channel", "hidden"),
+    Mutant("CN8", CHANNEL_C, "[CN8] seq_cst", SEQ_CST, RELAXED, "stress_channel", "hidden"),
+    Mutant("a sender's last look", CHANNEL_C, "[CN8] seq_cst",
+           "if (!nio_channel_has_room(channel))", "if (channel)", "stress_channel", "native"),
+    Mutant("a receiver's look for senders", CHANNEL_C, "int64_t take_alone(",
+           "nio_channel_senders_wait(channel)", "false", "stress_channel", "native"),
+    Mutant("a promise that is given back", CHANNEL_C, "static void recv_give_back(",
+           "channel->promised--;", "", "stress_channel", "native"),
+    Mutant("a promise that is taken", CHANNEL_C, "static int32_t give(",
+           "channel->promised++;", "(void)channel;", "stress_channel", "native"),
+    Mutant("SP1", SPSC_C, "[SP1] seq_cst", SEQ_CST, RELAXED, "stress_spsc", "tsan"),
+    Mutant("SP2", SPSC_C, "[SP2] acquire", ACQUIRE, RELAXED, "stress_spsc", "tsan"),
+    Mutant("SP3", SPSC_C, "[SP3] seq_cst", SEQ_CST, RELAXED, "stress_spsc", "tsan"),
+    Mutant("SP4", SPSC_C, "[SP4] seq_cst", SEQ_CST, RELAXED, "stress_spsc", "tsan"),
+    Mutant("SP5", SPSC_C, "[SP5] seq_cst", SEQ_CST, RELAXED, "stress_spsc", "hidden"),
+    Mutant("SP6", SPSC_C, "[SP6] seq_cst", SEQ_CST, RELAXED, "stress_spsc", "hidden"),
+    Mutant("a side's last look", SPSC_C, "static bool recv_begin(",
+           "if (must_wait || !leave", "if (spsc || must_wait || !leave", "stress_spsc", "native"),
+    Mutant("a wait that came back", SPSC_C, "NIO_NOINLINE void end_receiver(",
+           "if (is_empty && !is_closed(spsc))", "if (false)", "stress_spsc", "native"),
+    Mutant("OS1", "runtime/sync/oneshot.c", "[OS1] acq_rel", ACQ_REL, RELAXED, "stress_oneshot",
+           "tsan"),
+    Mutant("OS2", "runtime/sync/oneshot.c", "[OS2] acquire", ACQUIRE, RELAXED, "stress_oneshot",
+           "tsan"),
+    Mutant("a broadcast's lock", "runtime/sync/broadcast.c", "static void lock(",
+           "nio_wait_queue_acquire(&broadcast->waits);",
+           "(void)nio_lock_try(nio_wait_queue_lock(&broadcast->waits));", "stress_broadcast",
+           "tsan"),
+    Mutant("a watch's lock", "runtime/sync/watch.c", "static void lock(",
+           "nio_wait_queue_acquire(&watch->waits);",
+           "(void)nio_lock_try(nio_wait_queue_lock(&watch->waits));", "stress_broadcast", "tsan"),
     Mutant("left", "runtime/start.c", "void nio_join_workers(",
            "wait_until(&handle->left, handle->worker_count);", "", "stress_shutdown", "tsan"),
     Mutant("MX1 of a condition", MUTEX_C, "[MX1] acquire: as in lock_begin()", ACQUIRE, RELAXED,

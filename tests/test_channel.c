@@ -203,7 +203,7 @@ struct crowd {
     struct numio_channel *channel;
     bool is_shared; /* several receive */
     uint64_t sent[SENDERS][EACH];
-    _Atomic uint32_t senders_left;
+    _Atomic uint32_t senders_left; /* [XC1] */
 };
 
 struct worker {

@@ -231,8 +231,8 @@ static NIO_COLD int add_block(struct numio_channel *channel)
     return 0;
 }
 
-/* Under the lock: sees to a block for the next message.  Each turn somebody else has filled one.  An
- * error: without the lock. */
+/* Under the lock: sees to a block for the next message.  Each turn somebody else has filled one.
+ * With an error the lock is released. */
 static int find_block(struct numio_channel *channel)
 {
     while (nio_channel_needs_block(channel)) {

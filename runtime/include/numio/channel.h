@@ -118,7 +118,7 @@ struct numio_handle;
  * memory from malloc().
  * Context: any.
  * Owns:    the caller destroys it, before the runtime.
- * Errors:  -EINVAL no capacity, messages of 0 or more than NUMIO_MESSAGE_BYTES_MAX bytes, or no such
+ * Errors:  -EINVAL no capacity, messages of 0 or more than NUMIO_MESSAGE_BYTES_MAX bytes, no such
  *          node; -ENOMEM. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_spsc_create(struct numio_handle *handle, int node,
                                                    size_t message_bytes, uint64_t capacity,
@@ -126,8 +126,8 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_spsc_create(struct numio_handle *handle, 
 /* When nobody uses it; messages in it are dropped.  Takes NULL.  Any context. */
 NUMIO_EXPORT void numio_spsc_destroy(struct numio_spsc *spsc);
 
-/* For the one sender; as the calls of the same names for channels.  numio_spsc_send_many() publishes
- * all that fits at once.
+/* For the one sender; as the calls of the same names for channels.  numio_spsc_send_many()
+ * publishes all that fits at once.
  * Errors: in addition -EBUSY somebody else waits to send. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_spsc_send(struct numio_spsc *spsc, const void *message);
 NUMIO_EXPORT NUMIO_NODISCARD int numio_spsc_try_send(struct numio_spsc *spsc, const void *message);
