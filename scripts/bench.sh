@@ -25,7 +25,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 readonly run_timeout_s=600 port_tries=100
 # Measured under the idle policy spin as well, as NAME_spin, beside the floor of that name.
-readonly spin_scenarios='xthread_pingpong remote_wake tcp_echo_1'
+readonly spin_scenarios='xthread_pingpong remote_wake sleep_1ms sleep_100us tcp_echo_1'
 # Counted, not timed: once for each program, by scripts/instructions.sh.
 readonly counted_scenario=instructions
 readonly io_filter='^(tcp_echo|udp_echo|file_read)_'

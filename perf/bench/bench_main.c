@@ -5,6 +5,7 @@
 #include "perf/bench/bench_file.h"
 #include "perf/bench/bench_output.h"
 #include "perf/bench/bench_scenarios.h"
+#include "perf/bench/bench_timer.h"
 #include "perf/bench/bench_udp.h"
 
 /* Readers, reads each, past the page cache; without a depth in its name: SCENARIOS.md's own. */
@@ -18,6 +19,11 @@ static const struct bench_file_shape direct_qd128 = { 128, 8, true };
 
 static const struct bench_udp_shape udp_block = { NUMIO_IDLE_PARK };
 static const struct bench_udp_shape udp_spin = { NUMIO_IDLE_SPIN };
+
+static const struct bench_cancel_shape cancel_alone = { 0 };
+static const struct bench_cancel_shape cancel_among_100k = { 100000 };
+static const struct bench_sleep_shape sleep_1ms = { 1000000, 100 };
+static const struct bench_sleep_shape sleep_100us = { 100000, 500 };
 
 static const struct bench_scenario scenarios[] = {
     { "spawn_many_local", NULL, bench_spawn_many_local, BENCH_FUTURE, NULL },
@@ -78,6 +84,12 @@ static const struct bench_scenario scenarios[] = {
     { "file_read_direct_qd128", NULL, bench_file_read, BENCH_FUTURE, &direct_qd128 },
     { "file_read_direct_qd128_co", NULL, bench_file_read, BENCH_COROUTINE, &direct_qd128 },
     { "file_read_direct_qd128_raw", NULL, bench_file_read_raw, BENCH_FUTURE, &direct_qd128 },
+    { "timer_insert_cancel", NULL, bench_timer_insert_cancel, BENCH_COROUTINE, &cancel_alone },
+    { "timer_insert_cancel_100k", NULL, bench_timer_insert_cancel, BENCH_COROUTINE,
+      &cancel_among_100k },
+    { "timer_fire_100k", "timer_fire_100k_late_p99", bench_timer_fire, BENCH_FUTURE, NULL },
+    { "sleep_1ms", "sleep_1ms_p99", bench_sleep, BENCH_COROUTINE, &sleep_1ms },
+    { "sleep_100us", "sleep_100us_p99", bench_sleep, BENCH_COROUTINE, &sleep_100us },
     { "udp_echo_block_p50", "udp_echo_block_p99", bench_udp_echo, BENCH_COROUTINE, &udp_block },
     { "udp_echo_spin_p50", "udp_echo_spin_p99", bench_udp_echo, BENCH_COROUTINE, &udp_spin },
 };

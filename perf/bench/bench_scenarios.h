@@ -43,6 +43,10 @@ void bench_idle_task_bytes(struct bench *b);
  */
 void bench_file_read(struct bench *b);
 void bench_file_read_raw(struct bench *b);
+/* bench_timer.c */
+void bench_timer_insert_cancel(struct bench *b);
+void bench_timer_fire(struct bench *b);
+void bench_sleep(struct bench *b);
 /* bench_udp.c */
 void bench_udp_echo(struct bench *b);
 

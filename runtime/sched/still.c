@@ -97,13 +97,15 @@ static bool jump(struct numio_handle *handle)
     return true;
 }
 
-/* Owner: counts as still.  How long it may park: 0: not at all. */
-static int64_t enter(struct nio_worker *worker, int64_t timeout_ns, bool *ret_has_jumped)
+/* Owner, under the lock: counts as still, with `io` operations in the kernel.  How long it may
+ * park. */
+static int64_t enter(struct nio_worker *worker, unsigned io, int64_t timeout_ns,
+                     bool *ret_has_jumped)
 {
     struct numio_handle *handle = worker->handle;
     struct nio_stillness *still = &handle->timeline.still;
     still->workers++;
-    still->io += nio_driver_in_kernel(worker->driver);
+    still->io += io;
     *ret_has_jumped = false;
     bool is_complete = still->workers == handle->worker_count;
     if (!is_complete || still->is_by_hand || !nio_timeline_stands(&handle->timeline))
@@ -132,7 +134,7 @@ NIO_COLD void nio_park_still(struct nio_worker *worker, int64_t timeout_ns)
     bool has_jumped;
     nio_driver_settle_timers(worker->driver); /* others read the earliest */
     nio_lock_acquire(&handle->timeline.lock);
-    timeout_ns = enter(worker, timeout_ns, &has_jumped);
+    timeout_ns = enter(worker, io, timeout_ns, &has_jumped);
     nio_lock_release(&handle->timeline.lock);
     if (has_jumped)
         wake_due(worker);

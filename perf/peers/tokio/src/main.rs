@@ -12,6 +12,7 @@ mod place;
 mod remote;
 mod sync;
 mod tasks;
+mod time;
 mod tree;
 mod wake;
 
@@ -55,6 +56,15 @@ const SCENARIOS: &[Scenario] = &[
     plain("semaphore_uncontended", sync::semaphore_uncontended),
     plain("mutex_contended", sync::mutex_contended),
     plain("idle_task_bytes", memory::idle_task_bytes),
+    plain("timer_insert_cancel", time::timer_insert_cancel),
+    plain("timer_insert_cancel_100k", time::timer_insert_cancel_100k),
+    Scenario {
+        name: "timer_fire_100k",
+        also: &["timer_fire_100k_late_p99"],
+        run: time::timer_fire_100k,
+    },
+    Scenario { name: "sleep_1ms", also: &["sleep_1ms_p99"], run: time::sleep_1ms },
+    Scenario { name: "sleep_100us", also: &["sleep_100us_p99"], run: time::sleep_100us },
     plain("file_read_cached", files::read_cached),
     plain("file_read_cached_qd1", files::read_cached_one),
     plain("file_read_cached_at", files::read_cached_at),
