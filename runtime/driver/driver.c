@@ -239,7 +239,7 @@ bool nio_driver_has_local(const struct nio_driver *driver)
     return has_due_timer(driver);
 }
 
-bool nio_driver_has_ended(const struct nio_driver *driver)
+static bool has_ended(const struct nio_driver *driver)
 {
     /* relaxed: hints; the owner sees its own store, and is unparked for what is handed over */
     return atomic_load_explicit(&driver->has_ended, memory_order_relaxed) ||
@@ -248,9 +248,14 @@ bool nio_driver_has_ended(const struct nio_driver *driver)
 
 bool nio_driver_has_completions(const struct nio_driver *driver)
 {
-    if (nio_driver_has_ended(driver))
+    if (has_ended(driver))
         return true;
     return is_epoll(driver) ? nio_epoll_has_completions(driver) : nio_uring_has_completions(driver);
+}
+
+bool nio_driver_is_busy(const struct nio_driver *driver)
+{
+    return has_ended(driver) || (!is_epoll(driver) && nio_uring_is_busy(driver));
 }
 
 bool nio_driver_wants_reap(const struct nio_driver *driver)

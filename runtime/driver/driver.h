@@ -127,8 +127,9 @@ NIO_NODISCARD bool nio_driver_take_timer(struct nio_driver *driver, struct numio
 void nio_driver_settle_timers(struct nio_driver *driver);
 /* Any thread: when the earliest timer ends, NIO_TIME_NONE (time/wheel.h) without one. */
 uint64_t nio_driver_next_timer_ns(const struct nio_driver *driver);
-/* Any thread: whether something has ended that needs no look at the kernel; a moment old. */
-bool nio_driver_has_ended(const struct nio_driver *driver);
+/* Any thread: whether it has something at hand: what has ended, or what the kernel has not begun,
+ * as far as memory tells; a moment old. */
+bool nio_driver_is_busy(const struct nio_driver *driver);
 /* Owner: publishes what was submitted, waking the SQ thread if it sleeps. */
 void nio_driver_flush(struct nio_driver *driver);
 /* Owner: true when flush has something to do.  One load. */

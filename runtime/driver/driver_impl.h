@@ -124,6 +124,8 @@ unsigned nio_uring_chain_max(const struct nio_driver *driver);
 void nio_uring_cancel(struct nio_driver *driver, struct numio_op *op);
 void nio_uring_flush(struct nio_driver *driver);
 bool nio_uring_has_completions(const struct nio_driver *driver);
+/* Any thread: whether the ring has something for the kernel to take, or from it. */
+bool nio_uring_is_busy(const struct nio_driver *driver);
 unsigned nio_uring_reap(struct nio_driver *driver, unsigned max);
 unsigned nio_uring_reap_for(struct nio_driver *driver, unsigned max);
 unsigned nio_uring_in_flight(const struct nio_driver *driver);

@@ -424,18 +424,16 @@ void nio_uring_wait_for_room(struct nio_uring *uring)
 
 /* ---- completion: the owner or a sibling --------------------------------------------------- */
 
-static bool cq_has_entries(const struct nio_uring *uring)
+bool nio_uring_is_busy(const struct nio_driver *driver)
 {
-    /* relaxed: the head is a hint here; under the lock it is exact */
-    unsigned head = atomic_load_explicit(uring->cq_head, memory_order_relaxed);
-    /* [DU3] acquire: sees the completions before this tail. */
-    return atomic_load_explicit(uring->cq_tail, memory_order_acquire) != head;
+    const struct nio_uring *uring = nio_uring_of_const(driver);
+    return nio_uring_cq_has_entries(uring) || nio_uring_sq_has_entries(uring);
 }
 
 bool nio_uring_has_completions(const struct nio_driver *driver)
 {
     const struct nio_uring *uring = nio_uring_of_const(driver);
-    if (cq_has_entries(uring) || nio_uring_cancel_is_due(uring))
+    if (nio_uring_cq_has_entries(uring) || nio_uring_cancel_is_due(uring))
         return true;
     if (NIO_UNLIKELY(nio_uring_is_dead(uring)))
         return false; /* the kernel says of its flags' meaning no more */
@@ -561,11 +559,11 @@ static void take_batch(struct nio_uring *uring, bool is_owner, unsigned max, str
 {
     taken->count = taken->woken_count = taken->seen = taken->credits = taken->cancels = 0;
     taken->full = 0;
-    if (!cq_has_entries(uring) || !nio_lock_try(&uring->cq_lock))
+    if (!nio_uring_cq_has_entries(uring) || !nio_lock_try(&uring->cq_lock))
         return;
     /* relaxed: only the holder of cq_lock writes the head */
     unsigned head = atomic_load_explicit(uring->cq_head, memory_order_relaxed);
-    /* [DU3] acquire: as in cq_has_entries(). */
+    /* [DU3] acquire: as in nio_uring_cq_has_entries(). */
     unsigned tail = atomic_load_explicit(uring->cq_tail, memory_order_acquire);
     if (!is_owner)
         /* [DU1] acquire: sees the operations as the owner published them.  The kernel was in
@@ -746,7 +744,7 @@ void nio_uring_wake(struct nio_driver *driver)
 static void park_dead(struct nio_uring *uring, int64_t limit_ns)
 {
     bury(uring);
-    if (limit_ns == 0 || uring->base.ended.head || cq_has_entries(uring))
+    if (limit_ns == 0 || uring->base.ended.head || nio_uring_cq_has_entries(uring))
         return;
     if (nio_uring_in_flight(&uring->base) > 0 && (limit_ns < 0 || limit_ns > DEAD_NAP_NS))
         limit_ns = DEAD_NAP_NS;

@@ -91,6 +91,24 @@ struct nio_uring {
     _Atomic uint32_t starved;
 };
 
+/* Any thread: whether completions wait to be reaped. */
+static inline bool nio_uring_cq_has_entries(const struct nio_uring *uring)
+{
+    /* relaxed: the head is a hint here; under the lock it is exact */
+    unsigned head = atomic_load_explicit(uring->cq_head, memory_order_relaxed);
+    /* [DU3] acquire: sees the completions before this tail. */
+    return atomic_load_explicit(uring->cq_tail, memory_order_acquire) != head;
+}
+
+/* Any thread: whether the kernel has not begun what was published. */
+static inline bool nio_uring_sq_has_entries(const struct nio_uring *uring)
+{
+    /* relaxed in both: a hint */
+    unsigned head = atomic_load_explicit(uring->sq_head, memory_order_relaxed);
+    /* relaxed: as above */
+    return atomic_load_explicit(uring->sq_tail, memory_order_relaxed) != head;
+}
+
 /* driver_uring.c: for uring_cancel.c.  Owner. */
 int nio_uring_enter(struct nio_uring *uring, unsigned submit, unsigned min_complete, unsigned flags,
                     int64_t timeout_ns);

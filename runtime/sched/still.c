@@ -9,9 +9,10 @@
  * function runs on the blocking pool, all that can happen without the outside is a timer: the time
  * jumps to the earliest and the workers that have one due are woken.
  *
- * Operations in the kernel may end at any moment, so with some in flight the jump comes only after
- * GRACE_NS of the machine's time in which no task was polled: what the kernel has at hand comes
- * first, what waits for the outside does not hold the time up.
+ * Operations in the kernel may end at any moment, so with some in flight the jump comes only when
+ * the rings have nothing that the kernel has not taken, and nothing from it, and after GRACE_NS of
+ * the machine's time in which no task was polled: what the kernel has at hand comes first, what
+ * waits for the outside does not hold the time up.
  *
  * Pause and resume wake all workers, so that each parks again by the rules that hold now.
  */
@@ -54,7 +55,7 @@ static uint64_t polls_of(const struct numio_handle *handle)
 static bool worker_is_still(struct nio_worker *worker)
 {
     return !nio_parker_has_wake(&worker->parker) && !nio_sees_work(worker) &&
-           !nio_driver_has_ended(worker->driver);
+           !nio_driver_is_busy(worker->driver);
 }
 
 /* Under the lock. */
@@ -130,8 +131,9 @@ static void leave(struct nio_worker *worker, unsigned io)
 NIO_COLD void nio_park_still(struct nio_worker *worker, int64_t timeout_ns)
 {
     struct numio_handle *handle = worker->handle;
-    unsigned io = nio_driver_in_kernel(worker->driver);
     bool has_jumped;
+    nio_flush_own(worker); /* what it submitted is on its way, or in the ring for others to see */
+    unsigned io = nio_driver_in_kernel(worker->driver);
     nio_driver_settle_timers(worker->driver); /* others read the earliest */
     nio_lock_acquire(&handle->timeline.lock);
     timeout_ns = enter(worker, io, timeout_ns, &has_jumped);
