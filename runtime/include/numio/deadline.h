@@ -46,7 +46,8 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_deadline_push(struct numio_deadline *dead
                                                      uint64_t timeout_ns);
 
 /* Ends the innermost scope.
- * Context: the coroutine or thread that pushed it, also when it was aborted; suspends only if another
+ * Context: the coroutine or thread that pushed it, also when it was aborted; suspends only if
+ * another
  *          worker is just about to end what it waits for, since its time has passed.
  * Returns: 0; -ETIMEDOUT its time has passed.
  * Errors:  -EINVAL it is not the innermost scope of the caller. */
