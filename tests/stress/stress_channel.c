@@ -270,6 +270,36 @@ static void run_round(struct numio_handle *handle, struct round *r, uint64_t cap
     numio_channel_destroy(r->channel);
 }
 
+/* One place, one receiver, and nobody who gives up: whoever is forgotten waits for ever. */
+enum { DUEL_MESSAGES = 500 };
+
+static void *duel_in_thread(void *channel)
+{
+    for (uint64_t i = 0; i < DUEL_MESSAGES; i++)
+        STRESS_CHECK(numio_channel_send(channel, &i) == 0);
+    return NULL;
+}
+
+static int64_t duel_in_task(void *channel)
+{
+    uint64_t message;
+    for (uint64_t i = 0; i < DUEL_MESSAGES; i++)
+        STRESS_CHECK(numio_channel_recv(channel, &message) == 0 && message == i);
+    return 0;
+}
+
+static void run_duel(struct numio_handle *handle)
+{
+    struct numio_channel *channel;
+    pthread_t thread;
+    STRESS_CHECK(numio_channel_create(8, 1, NUMIO_CHANNEL_ONE_RECEIVER, &channel) == 0);
+    struct numio_join *join = spawn(handle, duel_in_task, channel);
+    STRESS_CHECK(pthread_create(&thread, NULL, duel_in_thread, channel) == 0);
+    (void)pthread_join(thread, NULL); /* cannot fail: joined once */
+    STRESS_CHECK(numio_join_wait(&join, -1) == 0);
+    numio_channel_destroy(channel);
+}
+
 int main(void)
 {
     static const uint64_t capacities[] = { 1, 2, 7, NUMIO_CHANNEL_UNBOUNDED };
@@ -282,6 +312,8 @@ int main(void)
     STRESS_CHECK(numio_runtime_create(&config, &runtime) == 0);
     nio_rng_init(&round.rng, &seed);
     for (; rounds < ROUNDS_MIN || nio_now_ns() < stop_ns; rounds++) {
+        if (rounds % 4 == 3)
+            run_duel(numio_runtime_handle(runtime));
         run_round(numio_runtime_handle(runtime), &round, capacities[rounds % 4],
                   rounds % 8 < 4 ? 0 : NUMIO_CHANNEL_ONE_RECEIVER);
         for (unsigned i = 0; i < TASKS; i++)

@@ -155,6 +155,47 @@ static int64_t play(void *arg)
     return 0;
 }
 
+/* A plain thread sends, a task looks again and again: nothing but the oneshots orders the two. */
+enum { DUELS = 20, DUEL_WIDTH = 500 };
+
+static struct numio_oneshot duel[DUEL_WIDTH];
+static uint64_t duel_written[DUEL_WIDTH];
+
+static void *duel_in_thread(void *unused)
+{
+    (void)unused;
+    for (unsigned i = 0; i < DUEL_WIDTH; i++) {
+        struct value value = { &duel_written[i], ++duel_written[i] };
+        STRESS_CHECK(numio_oneshot_send(&duel[i], &value, sizeof value) == 0);
+    }
+    return NULL;
+}
+
+static int64_t duel_in_task(void *unused)
+{
+    (void)unused;
+    for (unsigned i = 0; i < DUEL_WIDTH; i++) {
+        struct value value;
+        unsigned spins = 0;
+        while (numio_oneshot_try_recv(&duel[i], &value, sizeof value) == -EAGAIN)
+            stress_pause(&spins);
+        STRESS_CHECK(value.written == &duel_written[i] && *value.written == value.number);
+    }
+    return 0;
+}
+
+static void run_duel(void)
+{
+    struct numio_join *join;
+    pthread_t thread;
+    for (unsigned i = 0; i < DUEL_WIDTH; i++)
+        numio_oneshot_init(&duel[i]);
+    STRESS_CHECK(numio_spawn_co(handle, duel_in_task, NULL, NULL, &join) == 0);
+    STRESS_CHECK(pthread_create(&thread, NULL, duel_in_thread, NULL) == 0);
+    STRESS_CHECK(numio_join_wait(&join, -1) == 0);
+    (void)pthread_join(thread, NULL); /* cannot fail: joined once */
+}
+
 int main(void)
 {
     static struct player players[TASKS];
@@ -167,6 +208,8 @@ int main(void)
     config.topology = "pack:2 numa:1 core:1 pu:1";
     STRESS_CHECK(numio_runtime_create(&config, &runtime) == 0);
     handle = numio_runtime_handle(runtime);
+    for (unsigned i = 0; i < DUELS; i++)
+        run_duel();
     for (unsigned i = 0; i < TASKS; i++) {
         nio_rng_init(&players[i].rng, &seed);
         STRESS_CHECK(numio_spawn_co(handle, play, &players[i], NULL, &joins[i]) == 0);
