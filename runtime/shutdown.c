@@ -38,6 +38,7 @@ static void close_runtime(struct numio_runtime *runtime)
     for (unsigned i = 0; i < handle->node_count; i++) {
         struct nio_foreign_stripe *foreign = &handle->nodes[i]->foreign;
         nio_lock_acquire(&foreign->lock);
+        nio_tell_left(handle, &foreign->stripe);
         nio_stripe_close(&foreign->stripe);
         nio_lock_release(&foreign->lock);
     }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """layers.py [--self-test]: fails on an include that goes against the order of the layers.
 
-  base < numa < alloc < task, coro, time < driver < sched < blocking, sync, io, net, fs, xdp
+  base < numa < alloc < task, coro, time < driver < sched < blocking, sync, scope, io, net, fs, xdp
     < runtime
   - an include goes to the same layer, to a peer on the same level, or downward;
   - <numio/x.h> is public, "folder/x.h" is private and written from the repository's root;
@@ -27,7 +27,7 @@ LEVELS = [
     ["task", "coro", "time"],
     ["driver"],
     ["sched"],
-    ["blocking", "sync", "io", "net", "fs", "xdp"],
+    ["blocking", "sync", "scope", "io", "net", "fs", "xdp"],
     ["runtime"],
 ]
 LEVEL = {layer: level for level, layers in enumerate(LEVELS) for layer in layers}

@@ -448,3 +448,60 @@ Test(shutdown, it_may_race_with_spawns_aborts_and_joins, .timeout = 20)
         }
     }
 }
+
+/* ---- what is left -------------------------------------------------------------------------- */
+
+static struct left {
+    pthread_mutex_t lock;
+    unsigned count, wrong;
+    bool has_sleeper, has_future;
+} left = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void note_left(const struct numio_straggler *task, void *arg)
+{
+    (void)pthread_mutex_lock(&left.lock); /* initialised, not recursive */
+    left.count++;
+    left.wrong += arg != &left || !task->task.file || !strstr(task->task.file, "test_shutdown.c") ||
+                  task->task.line == 0 || !task->task.name;
+    if (task->task.name && strcmp(task->task.name, "sleeper") == 0)
+        left.has_sleeper = strcmp(task->waits_for, "an operation") == 0;
+    if (task->task.name && strcmp(task->task.name, "future") == 0)
+        left.has_future = strcmp(task->waits_for, "a wake") == 0;
+    (void)pthread_mutex_unlock(&left.lock); /* held */
+}
+
+static int64_t scope_of_sleepers(void *arg)
+{
+    struct numio_scope scope;
+    int64_t rc = numio_scope_open(&scope, 0);
+    for (int i = 0; i < 4 && rc == 0; i++)
+        rc = numio_scope_spawn_co(&scope, sleep_for_ever, NULL, NULL);
+    fixture_set(arg, 1);
+    (void)rc; /* whoever waits for the word would notice */
+    return numio_scope_close(&scope);
+}
+
+Test(shutdown, detached_tasks_are_named_if_asked, .timeout = 20)
+{
+    struct numio_config config = fixture_config(NUMIO_DRIVER_AUTO, 2);
+    config.hooks.on_task_left = note_left;
+    config.hooks.arg = &left;
+    struct numio_runtime *runtime = fixture_create(&config);
+    struct numio_handle *handle = numio_runtime_handle(runtime);
+    _Atomic uint32_t sleeps = 0, has_children = 0;
+    struct numio_future future = { .poll = never_ready };
+    struct numio_spawn_opts opts;
+    struct numio_join *joined = spawn_named(runtime, scope_of_sleepers, &has_children, "joined");
+    numio_spawn_opts_init(&opts, sizeof opts);
+    opts.name = "sleeper";
+    cr_assert_eq(numio_spawn_co(handle, sleep_for_ever, &sleeps, &opts, NULL), 0);
+    opts.name = "future";
+    cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
+    cr_assert(fixture_wait(&sleeps, 1) && fixture_wait(&has_children, 1));
+    cr_assert(fixture_until(fixture_others_sleep, NULL));
+    numio_runtime_destroy(runtime);
+    cr_assert_eq(numio_join_wait(&joined, -1), -ECANCELED);
+    cr_assert_eq(left.count, 2u);
+    cr_assert_eq(left.wrong, 0u);
+    cr_assert(left.has_sleeper && left.has_future);
+}

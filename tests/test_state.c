@@ -392,3 +392,57 @@ Test(state, cancel_owned_leaves_a_free_cell_alone)
     cr_assert_eq(nio_state_cancel_owned(&task), NIO_WAKE_NOTHING);
     cr_assert_eq(word(&task), 0);
 }
+
+/* ---- members of groups --------------------------------------------------------------------- */
+
+enum { GROUP = 4096 };
+
+static void init_member(struct nio_task *task)
+{
+    memset(task, 0, sizeof *task);
+    atomic_init(&task->state, nio_state_initial_member());
+    atomic_init(&task->join_waker, GROUP);
+}
+
+Test(state, a_member_is_complete_with_its_groups_reference_left)
+{
+    struct nio_task task;
+    uintptr_t waker = 0;
+    init_member(&task);
+    (void)nio_state_start(&task); /* nothing has happened to it */
+    cr_assert_not(nio_state_complete(&task, &waker));
+    cr_assert_eq(waker, GROUP);
+    cr_assert(word(&task) & NIO_STATE_COMPLETE);
+    cr_assert_eq(nio_state_refs(word(&task)), 1);
+    cr_assert_eq(word(&task) & NIO_STATE_WAKES, 0);
+}
+
+Test(state, a_member_that_others_hold_keeps_their_references)
+{
+    struct nio_task task;
+    uintptr_t waker = 0;
+    init_member(&task);
+    nio_state_ref(&task);
+    (void)nio_state_start(&task); /* nothing has happened to it */
+    cr_assert_eq(nio_state_cancel(&task), NIO_WAKE_NOTHING);
+    cr_assert_not(nio_state_complete(&task, &waker));
+    cr_assert_eq(waker, GROUP);
+    cr_assert_eq(nio_state_refs(word(&task)), 2);
+    cr_assert_eq(nio_state_cancel(&task), NIO_WAKE_NOTHING);
+    cr_assert_not(nio_state_unref(&task));
+    cr_assert(nio_state_unref(&task));
+}
+
+Test(state, an_errand_is_seen_by_the_next_start_and_cleared_by_its_owner)
+{
+    struct nio_task task;
+    init_member(&task);
+    (void)nio_state_start(&task); /* nothing has happened to it */
+    cr_assert_eq(nio_state_wake_errand(&task), NIO_WAKE_NOTHING);
+    cr_assert(nio_state_idle(&task)); /* it was woken */
+    cr_assert(nio_state_start(&task) & NIO_STATE_ERRAND);
+    nio_state_clear_errand(&task);
+    cr_assert_not(nio_state_idle(&task));
+    cr_assert_eq(nio_state_wake_errand(&task), NIO_WAKE_QUEUE);
+    cr_assert(nio_state_start(&task) & NIO_STATE_ERRAND);
+}

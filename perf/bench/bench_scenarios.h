@@ -23,7 +23,9 @@ void bench_xthread_pingpong(struct bench *b);
 void bench_remote_wake(struct bench *b);
 /* bench_tree.c */
 void bench_fib27(struct bench *b);
+void bench_fib27_scope(struct bench *b);
 void bench_skynet(struct bench *b);
+void bench_skynet_scope(struct bench *b);
 /* bench_blocking.c */
 void bench_spawn_blocking(struct bench *b);
 /* bench_sync.c */

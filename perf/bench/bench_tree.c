@@ -2,6 +2,8 @@
 /* Scenarios that unfold a tree of joined tasks. */
 #include <stdlib.h>
 
+#include <numio/scope.h>
+
 #include "perf/bench/bench_scenarios.h"
 
 enum {
@@ -157,14 +159,44 @@ static int64_t fib_co(void *arg)
     return a + b;
 }
 
-void bench_fib27(struct bench *b)
+/* The same with a scope for each call: the results go to the caller's frame. */
+struct fib_call {
+    uint64_t n;
+    int64_t value;
+};
+
+static int64_t fib_scope(void *arg)
+{
+    struct fib_call *call = arg;
+    if (call->n < 2) {
+        call->value = (int64_t)call->n;
+        return 0;
+    }
+    struct fib_call left = { .n = call->n - 1 }, right = { .n = call->n - 2 };
+    struct numio_scope scope;
+    bench_must(numio_scope_open(&scope, 0), "numio_scope_open");
+    bench_must(numio_scope_spawn_co(&scope, fib_scope, &left, NULL), "numio_scope_spawn_co");
+    bench_must(numio_scope_spawn_co(&scope, fib_scope, &right, NULL), "numio_scope_spawn_co");
+    bench_must(numio_scope_close(&scope), "numio_scope_close");
+    call->value = left.value + right.value;
+    return 0;
+}
+
+static int64_t fib_scope_root(void *arg)
+{
+    struct fib_call call = { .n = (uintptr_t)arg };
+    (void)fib_scope(&call); /* always 0 */
+    return call.value;
+}
+
+static void run_fib(struct bench *b, int64_t (*fn)(void *arg))
 {
     uint64_t n = b->options->is_quick ? FIB_QUICK : FIB;
     struct fib first = { .n = n };
     struct numio_future future = {
         .poll = fib_poll, .state = &first, .size = sizeof first, .output_size = sizeof(uint64_t)
     };
-    struct tree tree = { .future = &future, .fn = fib_co, .arg = (void *)(uintptr_t)n };
+    struct tree tree = { .future = &future, .fn = fn, .arg = (void *)(uintptr_t)n };
     uint64_t next = 1;
     for (uint64_t i = 0; i < n; i++) {
         uint64_t sum = tree.want + next;
@@ -173,6 +205,16 @@ void bench_fib27(struct bench *b)
     }
     tree.tasks = 2 * next - 1; /* calls of the naive recursion */
     run_tree(b, &tree);
+}
+
+void bench_fib27(struct bench *b)
+{
+    run_fib(b, fib_co);
+}
+
+void bench_fib27_scope(struct bench *b)
+{
+    run_fib(b, fib_scope_root);
 }
 
 /* --- skynet --------------------------------------------------------------------------------- */
@@ -252,7 +294,44 @@ static int64_t skynet_co(void *arg)
     return sum;
 }
 
-void bench_skynet(struct bench *b)
+/* The same with a scope for each task that has children. */
+struct skynet_call {
+    uint64_t first;
+    unsigned exponent;
+    int64_t sum;
+};
+
+static int64_t skynet_scope(void *arg)
+{
+    struct skynet_call *call = arg;
+    if (call->exponent == 0) {
+        call->sum = (int64_t)call->first;
+        return 0;
+    }
+    struct skynet_call children[BRANCHES];
+    uint64_t step = power_of_ten(call->exponent - 1);
+    struct numio_scope scope;
+    bench_must(numio_scope_open(&scope, 0), "numio_scope_open");
+    for (unsigned i = 0; i < BRANCHES; i++) {
+        children[i] = (struct skynet_call){ call->first + i * step, call->exponent - 1, 0 };
+        bench_must(numio_scope_spawn_co(&scope, skynet_scope, &children[i], NULL),
+                   "numio_scope_spawn_co");
+    }
+    bench_must(numio_scope_close(&scope), "numio_scope_close");
+    call->sum = 0;
+    for (unsigned i = 0; i < BRANCHES; i++)
+        call->sum += children[i].sum;
+    return 0;
+}
+
+static int64_t skynet_scope_root(void *arg)
+{
+    struct skynet_call call = { .exponent = (unsigned)(uintptr_t)arg };
+    (void)skynet_scope(&call); /* always 0 */
+    return call.sum;
+}
+
+static void run_skynet(struct bench *b, int64_t (*fn)(void *arg))
 {
     unsigned exponent = b->options->is_quick ? EXPONENT_QUICK : EXPONENT;
     uint64_t leaves = power_of_ten(exponent);
@@ -262,10 +341,20 @@ void bench_skynet(struct bench *b)
     };
     struct tree tree = {
         .future = &future,
-        .fn = skynet_co,
+        .fn = fn,
         .arg = (void *)(uintptr_t)exponent,
         .want = leaves * (leaves - 1) / 2,
         .tasks = (leaves * BRANCHES - 1) / (BRANCHES - 1),
     };
     run_tree(b, &tree);
+}
+
+void bench_skynet(struct bench *b)
+{
+    run_skynet(b, skynet_co);
+}
+
+void bench_skynet_scope(struct bench *b)
+{
+    run_skynet(b, skynet_scope_root);
 }

@@ -59,10 +59,13 @@ int numio_spawn_blocking_at(const struct numio_site *site, struct numio_handle *
     struct nio_task *task;
     if (!fn)
         return nio_error(-EINVAL, "spawn_blocking: no function");
+    if (opts && opts->size >= sizeof *opts && (opts->cancel || opts->inherit_locals))
+        return nio_error(-EINVAL, "spawn_blocking: cancel tokens and inherited values are for "
+                                  "coroutines and futures");
     int rc = nio_place(handle, opts, &placement);
     if (rc == 0)
         rc = nio_bind_new_task(&placement, site, NIO_TASK_BLOCKING, sizeof(struct blocking_task),
-                               ret_join != NULL, &task);
+                               nio_state_initial(ret_join != NULL), &task);
     if (rc < 0)
         return rc;
     struct blocking_task *blocking = NIO_CONTAINER_OF(task, struct blocking_task, task);

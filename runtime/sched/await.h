@@ -45,6 +45,8 @@ static NIO_ALWAYS_INLINE int nio_co_stop(const struct nio_co *co)
     return NIO_UNLIKELY(may_stop) ? nio_co_stop_late(co) : 0;
 }
 
+/* A scope of the running coroutine that ends at that time. */
+void nio_deadline_push_until(struct nio_co *co, struct numio_deadline *deadline, uint64_t at_ns);
 /* Deadline scopes of a plain thread: sched/deadline_thread.c.  The last: when its innermost scope
  * ends, UINT64_MAX without one. */
 int nio_thread_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns);

@@ -16,9 +16,27 @@
 #include "runtime/sched/worker.h"
 #include "runtime/task/wake.h"
 
+static const char *waits_for(struct nio_task *task);
+
+static void tell_left(struct nio_task *task, void *arg)
+{
+    const struct numio_hooks *hooks = arg;
+    if (nio_state_load(task) & (NIO_STATE_JOIN_INTEREST | NIO_STATE_MEMBER))
+        return;
+    struct numio_straggler left = { nio_task_meta(task), waits_for(task) };
+    hooks->on_task_left(&left, hooks->arg);
+}
+
+void nio_tell_left(struct numio_handle *handle, struct nio_stripe *stripe)
+{
+    if (NIO_UNLIKELY(handle->config.hooks.on_task_left != NULL))
+        nio_stripe_for_each(stripe, tell_left, &handle->config.hooks);
+}
+
 void nio_worker_close(struct nio_worker *worker)
 {
     if (!worker->stripe.is_closed) {
+        nio_tell_left(worker->handle, &worker->stripe);
         worker->is_batching = true;
         nio_stripe_close(&worker->stripe);
         worker->is_batching = false;
@@ -94,7 +112,8 @@ static const char *waits_for(struct nio_task *task)
 {
     const char *what;
     if (nio_state_hold(task)) {
-        if (task->ops || task->wait_kind == NIO_WAIT_OP)
+        bool has_ops = task->kind == NIO_TASK_FUTURE && task->ops;
+        if (has_ops || task->wait_kind == NIO_WAIT_OP)
             what = "an operation";
         else
             what = task->wait_kind == NIO_WAIT_JOIN ? "a join" : "a wake";

@@ -31,16 +31,10 @@ static uint64_t now_of(const struct nio_worker *worker)
     return nio_timeline_now_ns(&worker->handle->timeline);
 }
 
-int numio_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns)
+static void push(struct nio_co *co, struct numio_deadline *deadline, uint64_t now_ns,
+                 uint64_t at_ns)
 {
-    struct nio_co *co = nio_co_current();
-    if (!co)
-        return nio_thread_deadline_push(deadline, timeout_ns);
     struct nio_worker *worker = nio_worker_current();
-    if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
-        return nio_refuse_forked_child();
-    uint64_t now_ns = now_of(worker);
-    uint64_t at_ns = timeout_ns < UINT64_MAX - now_ns ? now_ns + timeout_ns : UINT64_MAX;
     struct numio_deadline *outer = co->deadline;
     struct numio_op *timer = &deadline->_timer;
     timer->_task = NULL; /* never armed */
@@ -49,13 +43,30 @@ int numio_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns)
     co->deadline = deadline;
     if (outer && outer->_at_ns <= at_ns) {
         deadline->_at_ns = outer->_at_ns; /* whose timer strikes for both */
-    } else if (timeout_ns > 0) {
+    } else if (at_ns > now_ns) {
         timer->_task = &co->task;
         timer->_flags = worker->index << NIO_OP_WORKER_SHIFT | NIO_OP_DEADLINE;
         timer->_state = NIO_OP_STARTED;
         nio_driver_arm(worker->driver, timer, at_ns, now_ns);
     }
+}
+
+int numio_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns)
+{
+    struct nio_co *co = nio_co_current();
+    if (!co)
+        return nio_thread_deadline_push(deadline, timeout_ns);
+    if (NIO_UNLIKELY(!nio_is_own_process(nio_worker_current()->handle)))
+        return nio_refuse_forked_child();
+    uint64_t now_ns = now_of(nio_worker_current());
+    push(co, deadline, now_ns,
+         timeout_ns < UINT64_MAX - now_ns ? now_ns + timeout_ns : UINT64_MAX);
     return 0;
+}
+
+void nio_deadline_push_until(struct nio_co *co, struct numio_deadline *deadline, uint64_t at_ns)
+{
+    push(co, deadline, now_of(nio_worker_current()), at_ns);
 }
 
 /* Gets the scope's timer back from its worker.  True: it has struck. */

@@ -154,6 +154,17 @@ static inline struct nio_task *nio_local_queue_pop(struct nio_local_queue *queue
     return atomic_load_explicit(&queue->slots[real & NIO_LOCAL_QUEUE_MASK], memory_order_relaxed);
 }
 
+/* Owner: the newest task, NULL if there is none; a thief may take it meanwhile. */
+static inline struct nio_task *nio_local_queue_newest(const struct nio_local_queue *queue)
+{
+    if (nio_local_queue_is_empty(queue))
+        return NULL;
+    /* relaxed: both were written by the owner */
+    uint32_t newest = atomic_load_explicit(&queue->tail, memory_order_relaxed) - 1;
+    /* relaxed: as above */
+    return atomic_load_explicit(&queue->slots[newest & NIO_LOCAL_QUEUE_MASK], memory_order_relaxed);
+}
+
 /* Owner: takes the newest task, NULL if there is none. */
 static inline struct nio_task *nio_local_queue_pop_newest(struct nio_local_queue *queue,
                                                           bool is_shared)

@@ -23,7 +23,9 @@
 #include <unistd.h>
 
 #include "runtime/sched/await.h"
+#include "runtime/sched/extra.h"
 #include "runtime/sched/ranked.h"
+#include "runtime/sched/scopes.h"
 #include "runtime/sched/wait_await.h"
 #include "runtime/sched/worker.h"
 #include "runtime/task/op_done.h"
@@ -65,17 +67,33 @@ static NIO_ALWAYS_INLINE void end_poll(struct nio_worker *worker)
     forget_task(worker);
 }
 
+/* What few tasks have ends before the task: no task runs meanwhile. */
+static NIO_COLD void end_special(struct nio_worker *worker, struct nio_task *task)
+{
+    if (task->kind != NIO_TASK_COROUTINE)
+        return; /* finish_future() has done it */
+    forget_task(worker);
+    nio_extra_end(NIO_CONTAINER_OF(task, struct nio_co, task)->extra);
+}
+
 /* The task has ended with with.result set and nothing of it in flight. */
 static NIO_ALWAYS_INLINE void complete(struct nio_worker *worker, struct nio_task *task)
 {
     if (NIO_UNLIKELY(worker->handle->has_hooks))
         call_hook(worker, worker->handle->config.hooks.on_task_terminate, task);
+    if (NIO_UNLIKELY(task->flags & NIO_TASK_SPECIAL))
+        end_special(worker, task);
     uintptr_t waker;
+    int64_t result = task->with.result;
     forget_task(worker);
     bool is_last = nio_state_complete(task, &waker);
     nio_count(&worker->counters.completed, 1);
-    if (waker)
+    if (waker && (waker & NIO_JOIN_WAKER_TAGS) == NIO_JOIN_WAKER_GROUP) {
+        struct numio_group_ *group = nio_group_of_waker(waker);
+        group->_ended(group, task, result);
+    } else if (waker) {
         nio_join_waker_wake(waker, &worker->handle->schedule);
+    }
     if (is_last)
         nio_release(&worker->handle->schedule, task);
 }
@@ -134,10 +152,17 @@ static NIO_ALWAYS_INLINE void finish_future(struct nio_worker *worker, struct ni
         if (!drain_future_ops(worker, task))
             return; /* comes back when they have ended */
     }
-    void (*drop)(void *state) = task->with.drop;
-    if (drop)
+    bool is_special = (task->flags & NIO_TASK_SPECIAL) != 0;
+    void (*drop)(void *state) = NIO_UNLIKELY(is_special) ? task->with.extra->drop : task->with.drop;
+    if (drop) {
         drop(nio_task_payload(task));
-    task->with.result = (task->flags & NIO_TASK_OUTPUT_VALID) ? 0 : -ECANCELED;
+        is_special = (task->flags & NIO_TASK_SPECIAL) != 0; /* the drop may have made it so */
+    }
+    if (NIO_UNLIKELY(is_special)) {
+        forget_task(worker);
+        nio_extra_end(task->with.extra);
+    }
+    task->with.result = (task->flags & NIO_TASK_FINISHED) ? 0 : -ECANCELED;
     complete(worker, task);
 }
 
@@ -169,7 +194,7 @@ static NIO_ALWAYS_INLINE void run_future(struct nio_worker *worker, struct nio_t
     struct numio_context cx = { task, nio_task_output(task) };
     enum numio_poll polled = task->entry.poll(nio_task_payload(task), &cx);
     if (polled == NUMIO_READY) {
-        task->flags |= NIO_TASK_OUTPUT_VALID;
+        task->flags |= NIO_TASK_FINISHED;
         finish_future(worker, task);
         return;
     }
@@ -195,14 +220,43 @@ static _Noreturn NIO_COLD void left_a_deadline(const struct nio_co *co)
     abort();
 }
 
+/* Its children may use memory that is about to go. */
+static _Noreturn NIO_COLD void left_a_scope(const struct nio_co *co)
+{
+    (void)fprintf(stderr,
+                  "numio: coroutine '%s' spawned at %s:%d returned without numio_scope_close() for "
+                  "each numio_scope_open()\n",
+                  co->task.name ? co->task.name : "", co->task.site->file,
+                  co->task.site->line); /* nothing to do if it fails */
+    abort();
+}
+
+/* In the deadline that came with the spawn, if there is one. */
+static NIO_NOINLINE int64_t run_limited(struct nio_co *co)
+{
+    struct numio_deadline deadline;
+    if (co->limit_ns == UINT64_MAX)
+        return co->task.entry.run(co->task.with.arg);
+    nio_deadline_push_until(co, &deadline, co->limit_ns);
+    int64_t result = co->task.entry.run(co->task.with.arg);
+    if (NIO_UNLIKELY(co->deadline != &deadline))
+        left_a_deadline(co);
+    (void)numio_deadline_pop(&deadline); /* whether the time has passed shows in the result */
+    return result;
+}
+
 static void coroutine_entry(void *arg)
 {
     struct nio_co *co = arg;
-    int64_t result = co->task.entry.run(co->task.with.arg);
+    int64_t result = NIO_UNLIKELY(co->task.flags & NIO_TASK_SPECIAL)
+                         ? run_limited(co)
+                         : co->task.entry.run(co->task.with.arg);
     co->task.with.result = result;
     co->task.flags |= NIO_TASK_FINISHED;
     if (NIO_UNLIKELY(co->deadline != NULL))
         left_a_deadline(co);
+    if (NIO_UNLIKELY(co->task.scopes != NULL))
+        left_a_scope(co);
     nio_coro_switch_last(&co->coro, nio_worker_current()->host);
 }
 
@@ -224,6 +278,8 @@ static bool start_coroutine(struct nio_worker *worker, struct nio_co *co)
 static bool hold_coroutine(struct nio_worker *worker, struct nio_co *co, uint64_t before)
 {
     struct nio_task *task = &co->task;
+    if (before & NIO_STATE_ERRAND)
+        nio_scopes_errand(co);
     if (!(task->flags & NIO_TASK_STARTED)) {
         if (!(before & NIO_STATE_CANCELLED))
             return false;
@@ -278,7 +334,7 @@ static NIO_ALWAYS_INLINE void run_coroutine(struct nio_worker *worker, struct ni
 {
     struct nio_task *task = &co->task;
     bool has_waited = task->wait_kind != NIO_WAIT_OP || (before & NIO_STATE_OP_DONE);
-    if (NIO_UNLIKELY((before & NIO_STATE_CANCELLED) || !has_waited) &&
+    if (NIO_UNLIKELY((before & (NIO_STATE_CANCELLED | NIO_STATE_ERRAND)) || !has_waited) &&
         hold_coroutine(worker, co, before))
         return;
     if (!(task->flags & NIO_TASK_STARTED) && !start_coroutine(worker, co)) {
@@ -330,26 +386,57 @@ static NIO_ALWAYS_INLINE void poll_task(struct nio_worker *worker, struct nio_ta
                           __LINE__, __func__);
 }
 
-void nio_run_joined(struct nio_worker *worker, struct nio_task *task)
+static NIO_ALWAYS_INLINE bool may_run_inside(const struct nio_worker *worker,
+                                             const struct nio_task *joiner,
+                                             const struct nio_task *task)
 {
-    /* relaxed: read and written by this thread; reports read it */
-    struct nio_task *joiner = atomic_load_explicit(&worker->current, memory_order_relaxed);
     /* A future's poll must not find itself on a coroutine's small stack. */
     if (task->kind == NIO_TASK_FUTURE && joiner->kind != NIO_TASK_FUTURE)
-        return;
+        return false;
     if (NIO_UNLIKELY(worker->class_now != NIO_CLASS_NORMAL))
-        return; /* what it spawns would be of the joiner's class */
+        return false; /* what it spawns would be of the joiner's class */
     /* Spends the joiner's budget, so that the loop comes around as often as without this. */
-    if (worker->inline_depth >= NIO_INLINE_DEPTH_MAX || nio_budget_is_spent(&worker->budget))
-        return;
-    if (nio_lifo_peek(&worker->lifo) != task || !nio_lifo_pop(&worker->lifo, worker->has_peers))
-        return; /* a thief may have been faster */
+    return worker->inline_depth < NIO_INLINE_DEPTH_MAX && !nio_budget_is_spent(&worker->budget);
+}
+
+static NIO_ALWAYS_INLINE bool take_from_slot(struct nio_worker *worker, struct nio_task *task)
+{
+    /* A thief may be faster. */
+    return nio_lifo_peek(&worker->lifo) == task && nio_lifo_pop(&worker->lifo, worker->has_peers);
+}
+
+static NIO_ALWAYS_INLINE void run_inside(struct nio_worker *worker, struct nio_task *joiner,
+                                         struct nio_task *task)
+{
     nio_budget_spend(&worker->budget);
     worker->inline_depth++;
     poll_task(worker, task);
     worker->inline_depth--;
     /* [CR5] release: as above */
     atomic_store_explicit(&worker->current, joiner, memory_order_release);
+}
+
+void nio_run_joined(struct nio_worker *worker, struct nio_task *task)
+{
+    /* relaxed: read and written by this thread; reports read it */
+    struct nio_task *joiner = atomic_load_explicit(&worker->current, memory_order_relaxed);
+    if (may_run_inside(worker, joiner, task) && take_from_slot(worker, task))
+        run_inside(worker, joiner, task);
+}
+
+bool nio_run_newest(struct nio_worker *worker, struct nio_task *task)
+{
+    /* relaxed: as above */
+    struct nio_task *joiner = atomic_load_explicit(&worker->current, memory_order_relaxed);
+    struct nio_local_queue *queue = &worker->queues[NIO_QUEUE_NEW];
+    if (!may_run_inside(worker, joiner, task))
+        return false;
+    if (!take_from_slot(worker, task) &&
+        (nio_lifo_peek(&worker->lifo) || nio_local_queue_newest(queue) != task ||
+         !nio_local_queue_pop_newest(queue, worker->has_peers)))
+        return false;
+    run_inside(worker, joiner, task);
+    return true;
 }
 
 /* The loop stands beside the poll and includes it, so that nothing returns between two switches of

@@ -7,6 +7,7 @@
 
 #include "runtime/base/error.h"
 #include "runtime/base/versioned.h"
+#include "runtime/sched/extra.h"
 #include "runtime/sched/ranked.h"
 #include "runtime/task/state.h"
 #include "runtime/task/wake.h"
@@ -135,7 +136,7 @@ static NIO_ALWAYS_INLINE void fill_header(struct nio_task *task, struct numio_ha
                                           const struct numio_site *site, const char *name,
                                           unsigned home_worker, unsigned node,
                                           unsigned pinned_worker, uint8_t kind, uint8_t place,
-                                          bool has_join)
+                                          uint64_t state)
 {
     task->link.next = NULL;
     task->scheduler = &handle->schedule;
@@ -154,11 +155,11 @@ static NIO_ALWAYS_INLINE void fill_header(struct nio_task *task, struct numio_ha
     task->flags = 0;
     task->wait_kind = NIO_WAIT_WAKE;
     /* relaxed: other threads get the task through a queue, which publishes it */
-    atomic_store_explicit(&task->state, nio_state_initial(has_join), memory_order_relaxed);
+    atomic_store_explicit(&task->state, state, memory_order_relaxed);
 }
 
 int nio_bind_new_task(const struct nio_placement *placement, const struct numio_site *site,
-                      enum nio_task_kind kind, size_t bytes, bool has_join,
+                      enum nio_task_kind kind, size_t bytes, uint64_t state,
                       struct nio_task **ret_task)
 {
     struct nio_worker *worker = placement->worker;
@@ -177,7 +178,7 @@ int nio_bind_new_task(const struct nio_placement *placement, const struct numio_
     if (NIO_LIKELY(rc == 0)) {
         fill_header(task, placement->handle, site, placement->name,
                     worker ? worker->index : NIO_STRIPE_FOREIGN, placement->node->index,
-                    placement->pinned_worker, (uint8_t)kind, placement->place, has_join);
+                    placement->pinned_worker, (uint8_t)kind, placement->place, state);
         nio_count(worker ? &worker->counters.spawned : &foreign->spawned, 1);
         *ret_task = task;
     }
@@ -195,6 +196,7 @@ void nio_unbind_new_task(const struct nio_placement *placement, struct nio_task 
 {
     struct nio_worker *worker = placement->worker;
     struct nio_foreign_stripe *foreign = &placement->node->foreign;
+    nio_extra_end(nio_extra_of(task));
     if (worker) {
         nio_count(&worker->counters.spawned, (uint64_t)-1);
         nio_slab_free_local(&worker->stripe.slab, task);
@@ -276,15 +278,8 @@ static void fill_coroutine(struct nio_task *task, int64_t (*fn)(void *arg), void
     co->coro = (struct nio_coro){ 0 };
 }
 
-static int bind_future(const struct nio_placement *placement, const struct numio_site *site,
-                       const struct numio_future *future, bool has_join, struct nio_task **ret_task)
+static NIO_ALWAYS_INLINE void fill_future(struct nio_task *task, const struct numio_future *future)
 {
-    size_t state_bytes = nio_align_up(future->size, 16);
-    size_t bytes = sizeof(struct nio_task) + state_bytes + future->output_size;
-    struct nio_task *task = NULL;
-    int rc = nio_bind_new_task(placement, site, NIO_TASK_FUTURE, bytes, has_join, &task);
-    if (NIO_UNLIKELY(rc < 0))
-        return rc;
     task->entry.poll = future->poll;
     task->with.drop = future->drop;
     task->state_bytes = (uint32_t)future->size;
@@ -292,8 +287,39 @@ static int bind_future(const struct nio_placement *placement, const struct numio
     copy_state(nio_task_payload(task), future->state, future->size);
     if (future->output_size > 0)
         memset(nio_task_output(task), 0, future->output_size);
+}
+
+/* The cell of a future; a member has its links behind the output. */
+static NIO_ALWAYS_INLINE size_t future_bytes(const struct numio_future *future, bool is_member)
+{
+    size_t bytes = sizeof(struct nio_task) + nio_align_up(future->size, 16);
+    if (is_member)
+        return bytes + nio_align_up(future->output_size, 16) + sizeof(struct nio_member_links);
+    return bytes + future->output_size;
+}
+
+/* Takes the task back if it cannot have what the options want. */
+static int attach(const struct nio_placement *placement, struct nio_task *task,
+                  const struct numio_spawn_opts *opts)
+{
+    int rc = nio_extra_attach(task, opts);
+    if (NIO_UNLIKELY(rc < 0))
+        nio_unbind_new_task(placement, task);
+    return rc;
+}
+
+static int bind_future(const struct nio_placement *placement, const struct numio_site *site,
+                       const struct numio_future *future, const struct numio_spawn_opts *opts,
+                       uint64_t state, struct nio_task **ret_task)
+{
+    struct nio_task *task = NULL;
+    int rc = nio_bind_new_task(placement, site, NIO_TASK_FUTURE,
+                               future_bytes(future, (state & NIO_STATE_MEMBER) != 0), state, &task);
+    if (NIO_UNLIKELY(rc < 0))
+        return rc;
+    fill_future(task, future);
     *ret_task = task;
-    return 0;
+    return attach(placement, task, opts);
 }
 
 /* The worker whose own stripe a plain spawn binds in: the calling one, without options, hooks or a
@@ -312,14 +338,14 @@ static NIO_ALWAYS_INLINE struct nio_worker *spawning_worker(const struct numio_h
 /* A cell of the worker's stripe with its header; NULL: the long way says why. */
 static NIO_ALWAYS_INLINE struct nio_task *bind_here(struct nio_worker *worker,
                                                     const struct numio_site *site, uint8_t kind,
-                                                    size_t bytes, bool has_join)
+                                                    size_t bytes, uint64_t state)
 {
     struct nio_task *task = nio_slab_alloc(&worker->stripe.slab, bytes);
     if (NIO_UNLIKELY(!task))
         return NULL;
     task->id = worker->stripe.next_id++;
     fill_header(task, worker->handle, site, NULL, worker->index, worker->node->index, 0, kind,
-                nio_task_place(NUMIO_AFFINITY_ANY, NIO_CLASS_NORMAL), has_join);
+                nio_task_place(NUMIO_AFFINITY_ANY, NIO_CLASS_NORMAL), state);
     nio_count(&worker->counters.spawned, 1);
     return task;
 }
@@ -335,7 +361,8 @@ static NIO_NOINLINE int spawn_future(const struct numio_site *site, struct numio
     if (rc == 0)
         rc = nio_place(handle, opts, &placement);
     if (rc == 0)
-        rc = bind_future(&placement, site, future, ret_join != NULL, &task);
+        rc =
+            bind_future(&placement, site, future, opts, nio_state_initial(ret_join != NULL), &task);
     if (rc < 0)
         return rc;
     if (ret_join)
@@ -353,23 +380,33 @@ int numio_spawn_at(const struct numio_site *site, struct numio_handle *handle,
     if (NIO_UNLIKELY(!worker || !future || !future->poll || future->size > PLAIN_STATE_BYTES ||
                      future->output_size > PLAIN_OUTPUT_BYTES))
         return spawn_future(site, handle, future, opts, ret_join);
-    size_t state_bytes = nio_align_up(future->size, 16);
-    struct nio_task *task =
-        bind_here(worker, site, NIO_TASK_FUTURE,
-                  sizeof(struct nio_task) + state_bytes + future->output_size, ret_join != NULL);
+    struct nio_task *task = bind_here(worker, site, NIO_TASK_FUTURE, future_bytes(future, false),
+                                      nio_state_initial(ret_join != NULL));
     if (NIO_UNLIKELY(!task))
         return spawn_future(site, handle, future, opts, ret_join);
-    task->entry.poll = future->poll;
-    task->with.drop = future->drop;
-    task->state_bytes = (uint32_t)future->size;
-    task->output_bytes = (uint16_t)future->output_size;
-    copy_state(nio_task_payload(task), future->state, future->size);
-    if (future->output_size > 0)
-        memset(nio_task_output(task), 0, future->output_size);
+    fill_future(task, future);
     if (ret_join)
         *ret_join = (struct numio_join *)task;
     nio_schedule_new(worker, task);
     return 0;
+}
+
+/* A coroutine that is not launched yet. */
+static int bind_coroutine(struct nio_placement *placement, const struct numio_site *site,
+                          struct numio_handle *handle, int64_t (*fn)(void *arg), void *arg,
+                          const struct numio_spawn_opts *opts, uint64_t state,
+                          struct nio_task **ret_task)
+{
+    if (!fn)
+        return nio_error(-EINVAL, "spawn: the coroutine has no function");
+    int rc = nio_place(handle, opts, placement);
+    if (rc == 0)
+        rc = nio_bind_new_task(placement, site, NIO_TASK_COROUTINE, sizeof(struct nio_co), state,
+                               ret_task);
+    if (rc < 0)
+        return rc;
+    fill_coroutine(*ret_task, fn, arg);
+    return attach(placement, *ret_task, opts);
 }
 
 static NIO_NOINLINE int spawn_coroutine(const struct numio_site *site, struct numio_handle *handle,
@@ -379,15 +416,10 @@ static NIO_NOINLINE int spawn_coroutine(const struct numio_site *site, struct nu
 {
     struct nio_placement placement;
     struct nio_task *task = NULL;
-    if (!fn)
-        return nio_error(-EINVAL, "spawn: the coroutine has no function");
-    int rc = nio_place(handle, opts, &placement);
-    if (rc == 0)
-        rc = nio_bind_new_task(&placement, site, NIO_TASK_COROUTINE, sizeof(struct nio_co),
-                               ret_join != NULL, &task);
+    int rc = bind_coroutine(&placement, site, handle, fn, arg, opts,
+                            nio_state_initial(ret_join != NULL), &task);
     if (rc < 0)
         return rc;
-    fill_coroutine(task, fn, arg);
     if (ret_join)
         *ret_join = (struct numio_join *)task;
     nio_launch(&placement, task);
@@ -401,7 +433,8 @@ int numio_spawn_co_at(const struct numio_site *site, struct numio_handle *handle
     struct nio_worker *worker = spawning_worker(handle, opts);
     struct nio_task *task = NULL;
     if (NIO_LIKELY(worker && fn))
-        task = bind_here(worker, site, NIO_TASK_COROUTINE, sizeof(struct nio_co), ret_join != NULL);
+        task = bind_here(worker, site, NIO_TASK_COROUTINE, sizeof(struct nio_co),
+                         nio_state_initial(ret_join != NULL));
     if (NIO_UNLIKELY(!task))
         return spawn_coroutine(site, handle, fn, arg, opts, ret_join);
     fill_coroutine(task, fn, arg);
@@ -441,6 +474,75 @@ enum numio_class numio_class_current(void)
         return NUMIO_CLASS_NORMAL;
     }
 }
+
+/* ---- members of groups --------------------------------------------------------------------- */
+
+static NIO_ALWAYS_INLINE void set_group(struct nio_task *task, struct numio_group_ *group)
+{
+    /* relaxed: other threads get the task through a queue, which publishes it */
+    atomic_store_explicit(&task->join_waker, nio_join_waker_of_group(group), memory_order_relaxed);
+}
+
+int nio_bind_member(struct numio_group_ *group, const struct numio_site *site,
+                    struct numio_handle *handle, const struct numio_future *future,
+                    const struct numio_spawn_opts *opts, struct nio_new_member *ret_member)
+{
+    struct nio_worker *worker = spawning_worker(handle, opts);
+    uint64_t state = nio_state_initial_member();
+    struct nio_task *task = NULL;
+    int rc = check_future(future);
+    if (rc < 0)
+        return rc;
+    if (NIO_LIKELY(worker != NULL))
+        task = bind_here(worker, site, NIO_TASK_FUTURE, future_bytes(future, true), state);
+    if (NIO_LIKELY(task != NULL)) {
+        fill_future(task, future);
+    } else {
+        worker = NULL;
+        rc = nio_place(handle, opts, &ret_member->placement);
+        if (rc == 0)
+            rc = bind_future(&ret_member->placement, site, future, opts, state, &task);
+        if (rc < 0)
+            return rc;
+    }
+    set_group(task, group);
+    ret_member->worker = worker;
+    ret_member->task = task;
+    return 0;
+}
+
+int nio_bind_member_co(struct numio_group_ *group, const struct numio_site *site,
+                       struct numio_handle *handle, int64_t (*fn)(void *arg), void *arg,
+                       const struct numio_spawn_opts *opts, uint64_t limit_ns,
+                       struct nio_new_member *ret_member)
+{
+    struct nio_worker *worker = spawning_worker(handle, opts);
+    uint64_t state = nio_state_initial_member();
+    struct nio_task *task = NULL;
+    if (NIO_LIKELY(worker && fn))
+        task = bind_here(worker, site, NIO_TASK_COROUTINE, sizeof(struct nio_co), state);
+    if (NIO_LIKELY(task != NULL)) {
+        fill_coroutine(task, fn, arg);
+    } else {
+        worker = NULL;
+        int rc = bind_coroutine(&ret_member->placement, site, handle, fn, arg, opts, state, &task);
+        if (rc < 0)
+            return rc;
+    }
+    if (NIO_UNLIKELY(limit_ns != UINT64_MAX)) {
+        struct nio_co *co = NIO_CONTAINER_OF(task, struct nio_co, task);
+        if (!(task->flags & NIO_TASK_SPECIAL))
+            co->extra = NULL;
+        co->limit_ns = limit_ns;
+        task->flags |= NIO_TASK_SPECIAL;
+    }
+    set_group(task, group);
+    ret_member->worker = worker;
+    ret_member->task = task;
+    return 0;
+}
+
+/* ---- batches ------------------------------------------------------------------------------- */
 
 static void unbind_chain(const struct nio_placement *placement, struct nio_mpsc_node *node)
 {
@@ -492,7 +594,8 @@ int numio_spawn_batch_at(const struct numio_site *site, struct numio_handle *han
     struct nio_mpsc_node *oldest = NULL;
     for (size_t i = 0; i < count; i++) {
         struct nio_task *task = NULL;
-        rc = bind_future(&placement, site, &futures[i], ret_joins != NULL, &task);
+        rc = bind_future(&placement, site, &futures[i], opts, nio_state_initial(ret_joins != NULL),
+                         &task);
         if (rc < 0) {
             unbind_chain(&placement, newest);
             return rc;

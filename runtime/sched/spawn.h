@@ -26,14 +26,40 @@ int nio_place(struct numio_handle *handle, const struct numio_spawn_opts *opts,
 
 /* A bound task of `bytes`, its header complete but for entry, with and payload.  It is NOTIFIED
  * and must be scheduled, or taken back by nio_unbind_new_task().
+ * `state` is its word: nio_state_initial().
  * Errors: -ESHUTDOWN, -ENOMEM. */
 int nio_bind_new_task(const struct nio_placement *placement, const struct numio_site *site,
-                      enum nio_task_kind kind, size_t bytes, bool has_join,
+                      enum nio_task_kind kind, size_t bytes, uint64_t state,
                       struct nio_task **ret_task);
 void nio_unbind_new_task(const struct nio_placement *placement, struct nio_task *task);
 
 /* Calls the spawn hook and schedules. */
 void nio_launch(const struct nio_placement *placement, struct nio_task *task);
+/* A member of a group, on its way: bound, and not launched yet. */
+struct nio_new_member {
+    struct nio_task *task;
+    struct nio_worker *worker; /* not NULL: the short way, without a placement */
+    struct nio_placement placement;
+};
+
+/* Spawn for a group in two steps, between which the group puts the task into its list.
+ * `limit_ns`: when a coroutine's awaits end, UINT64_MAX: never.
+ * Errors: those of numio_spawn(). */
+int nio_bind_member(struct numio_group_ *group, const struct numio_site *site,
+                    struct numio_handle *handle, const struct numio_future *future,
+                    const struct numio_spawn_opts *opts, struct nio_new_member *ret_member);
+int nio_bind_member_co(struct numio_group_ *group, const struct numio_site *site,
+                       struct numio_handle *handle, int64_t (*fn)(void *arg), void *arg,
+                       const struct numio_spawn_opts *opts, uint64_t limit_ns,
+                       struct nio_new_member *ret_member);
+static inline void nio_launch_member(const struct nio_new_member *member)
+{
+    if (NIO_LIKELY(member->worker != NULL))
+        nio_schedule_new(member->worker, member->task);
+    else
+        nio_launch(&member->placement, member->task);
+}
+
 /* The spawn hook alone. */
 void nio_call_spawn_hook(const struct nio_placement *placement, const struct nio_task *task);
 

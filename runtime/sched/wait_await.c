@@ -49,7 +49,7 @@ static NIO_COLD int32_t begin_only(struct numio_op *op)
                                "threads can");
 }
 
-static NIO_COLD int32_t await_in_thread(struct numio_op *op)
+static NIO_COLD int32_t await_in_thread(struct numio_op *op, uint64_t end_ns)
 {
     int32_t result;
     op->_task = NULL;
@@ -57,7 +57,7 @@ static NIO_COLD int32_t await_in_thread(struct numio_op *op)
     op->_sqe[NIO_WAIT_WORD_WHO] = (uintptr_t)&thread_identity;
     if (nio_wait_class(op)->begin(op, &result))
         return result;
-    if (nio_wait_thread_sleep(op, nio_thread_deadline_ns()))
+    if (nio_wait_thread_sleep(op, end_ns))
         return op->_result;
     if (nio_wait_class(op)->leave(op))
         return -ETIMEDOUT;
@@ -69,7 +69,8 @@ int32_t nio_wait_await(struct numio_op *op)
 {
     struct nio_co *co = nio_co_current();
     if (NIO_UNLIKELY(!co))
-        return nio_worker_current() ? begin_only(op) : await_in_thread(op);
+        return nio_worker_current() ? begin_only(op)
+                                    : await_in_thread(op, nio_thread_deadline_ns());
     struct nio_worker *worker = nio_worker_current();
     struct nio_task *task = &co->task;
     if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
@@ -97,6 +98,19 @@ int32_t nio_wait_await(struct numio_op *op)
     result = op->_result;
     if (NIO_UNLIKELY(result == -ECANCELED) && !nio_state_is_cancelled(task))
         return -ETIMEDOUT;
+    return result;
+}
+
+int32_t nio_wait_await_surely(struct numio_op *op)
+{
+    struct nio_co *co = nio_co_current();
+    if (!co)
+        return nio_worker_current() ? begin_only(op) : await_in_thread(op, UINT64_MAX);
+    bool was_shielded = (co->task.flags & NIO_TASK_SHIELDED) != 0;
+    co->task.flags |= NIO_TASK_SHIELDED;
+    int32_t result = nio_wait_await(op);
+    if (!was_shielded)
+        co->task.flags &= (uint8_t)~NIO_TASK_SHIELDED;
     return result;
 }
 

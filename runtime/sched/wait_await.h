@@ -14,6 +14,9 @@
  *          -EDEADLK on a worker's thread outside of a coroutine, if it would have to wait. */
 int32_t nio_wait_await(struct numio_op *op);
 
+/* The same, and heeds neither aborts nor deadlines: for what must be waited for in any case. */
+int32_t nio_wait_await_surely(struct numio_op *op);
+
 /* Who runs: the task, or the plain thread; for comparing. */
 uintptr_t nio_who_runs(void);
 

@@ -15,6 +15,7 @@
 #include "runtime/sched/lifo.h"
 #include "runtime/sched/parker.h"
 #include "runtime/sched/thrift.h"
+#include "runtime/task/group.h"
 
 /* Counters: the owner writes, anybody reads a value a moment old. */
 struct nio_worker_counters {
@@ -50,8 +51,24 @@ struct nio_co {
     struct nio_stack *stack;         /* constant until it has ended */
     struct numio_op *op;             /* what it waits for with NIO_WAIT_OP */
     struct numio_deadline *deadline; /* its innermost scope, NULL without one */
+    /* written when needed only */
     unsigned visit;                  /* with NIO_TASK_VISITS: the worker it wants to go on at */
+    struct nio_member_links sibling; /* a member of a group: the group's */
+    uint64_t limit_ns;       /* with NIO_TASK_SPECIAL: when its awaits end, UINT64_MAX: never */
+    struct nio_extra *extra; /* with NIO_TASK_SPECIAL: sched/extra.h, or NULL */
 };
+
+_Static_assert(sizeof(struct nio_co) <= 192 || sizeof(struct nio_coro) > sizeof(void *),
+               "a coroutine's cell is of three cache lines");
+
+/* A member's links in the list of its group. */
+static inline struct nio_member_links *nio_member_links(struct nio_task *task)
+{
+    if (NIO_LIKELY(task->kind == NIO_TASK_COROUTINE))
+        return &NIO_CONTAINER_OF(task, struct nio_co, task)->sibling;
+    return (struct nio_member_links *)(void *)((char *)nio_task_output(task) +
+                                               nio_align_up(task->output_bytes, 16));
+}
 
 /* A chain of tasks that only this worker runs, oldest first. */
 struct nio_private_queue {
@@ -203,6 +220,9 @@ bool nio_worker_step(struct nio_worker *worker, bool may_block);
 /* sched/run.c: the running task joins `task`: if that stands in this worker's LIFO slot it is run
  * at once, inside of its joiner.  The caller looks at its state again. */
 void nio_run_joined(struct nio_worker *worker, struct nio_task *task);
+/* The same if it stands there, or is the newest of the new tasks behind an empty slot: what the
+ * loop would run next in either case.  False: it does not, or others are to have a turn. */
+bool nio_run_newest(struct nio_worker *worker, struct nio_task *task);
 
 /* sched/schedule.c */
 enum nio_place { NIO_PLACE_LIFO, NIO_PLACE_TAIL };
@@ -325,6 +345,8 @@ void nio_run_task(struct nio_worker *worker, struct nio_task *task);
 
 /* sched/close.c: what a worker does once the runtime is closing. */
 void nio_worker_close(struct nio_worker *worker);
+/* Owner of the stripe, before it is closed: tells the hook of the tasks that nobody waits for. */
+void nio_tell_left(struct numio_handle *handle, struct nio_stripe *stripe);
 /* Asks every worker for its tasks and collects those that have not ended. */
 size_t nio_collect_stragglers(struct numio_handle *handle, struct numio_straggler *ret,
                               size_t capacity);

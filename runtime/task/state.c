@@ -68,6 +68,27 @@ bool nio_state_complete_moved(struct nio_task *task, uintptr_t *ret_waker)
     return nio_state_unref(task);
 }
 
+/* A member that nobody but its group can reach needs no read-modify-write: the group reads the word
+ * and does not change it until COMPLETE is there, but for an abort, which then is lost on a task
+ * that has ended anyway. */
+bool nio_state_complete_member(struct nio_task *task, uint64_t seen, uintptr_t *ret_waker)
+{
+    uint64_t new = (seen & ~NIO_STATE_WAKES) | NIO_STATE_COMPLETE;
+    /* relaxed: written at bind */
+    *ret_waker = atomic_load_explicit(&task->join_waker, memory_order_relaxed);
+    if (NIO_LIKELY(nio_state_refs(seen) == 2)) {
+        /* [TS4] release: publishes the result to [TS5].  What other holders did before they let go
+         * of the task was acquired with `seen`. */
+        atomic_store_explicit(&task->state, new - NIO_STATE_REF, memory_order_release);
+        return false;
+    }
+    /* [TS4] acq_rel: publishes the result to [TS5].  relaxed on failure: retried. */
+    while (!atomic_compare_exchange_weak_explicit(&task->state, &seen, new, memory_order_acq_rel,
+                                                  memory_order_relaxed))
+        new = (seen & ~NIO_STATE_WAKES) | NIO_STATE_COMPLETE;
+    return nio_state_unref(task);
+}
+
 /* The word after one more wake; the count stays at 2. */
 static inline uint64_t woken(uint64_t state)
 {
@@ -132,6 +153,11 @@ enum nio_wake_action nio_state_cancel(struct nio_task *task)
 enum nio_wake_action nio_state_wake_late(struct nio_task *task)
 {
     return action_of(wake(task, NIO_STATE_LATE, 0, 0));
+}
+
+enum nio_wake_action nio_state_wake_errand(struct nio_task *task)
+{
+    return action_of(wake(task, NIO_STATE_ERRAND, 0, 0));
 }
 
 enum nio_wake_action nio_state_cancel_owned(struct nio_task *task)

@@ -18,12 +18,14 @@
  *       WAKER_MOVED    a join waker has been taken back at least once
  *       ON_POOL    a blocking function runs
  *       LATE       a deadline of the coroutine has passed: sched/deadline.c
+ *       MEMBER     the task belongs to a group: task/group.h
+ *       ERRAND     one of the coroutine's scopes wants something of it: sched/scopes.c
  * and above them the reference count.
  *
- * Who may set what: any thread wakes, cancels, sets OP_DONE and LATE; the running coroutine clears
- * LATE; the owner ends the poll or the
- * task; the holder of the join handle owns JOIN_INTEREST, JOIN_WAKER and WAKER_MOVED while the task
- * is not complete.
+ * Who may set what: any thread wakes, cancels, sets OP_DONE, LATE and ERRAND; the running coroutine
+ * clears LATE; the owner clears ERRAND and ends the poll or the task; MEMBER is constant; the
+ * holder of the join handle owns JOIN_INTEREST, JOIN_WAKER and WAKER_MOVED while the task is not
+ * complete.
  *
  * Every wake of a task that is not complete is a read-modify-write even when it changes nothing:
  * only so does the next poll see what the waker wrote before.
@@ -45,7 +47,9 @@
 #define NIO_STATE_WAKER_MOVED (UINT64_C(1) << 7)
 #define NIO_STATE_ON_POOL (UINT64_C(1) << 8)
 #define NIO_STATE_LATE (UINT64_C(1) << 9)
-#define NIO_STATE_REF (UINT64_C(1) << 10) /* one reference */
+#define NIO_STATE_MEMBER (UINT64_C(1) << 10)
+#define NIO_STATE_ERRAND (UINT64_C(1) << 11)
+#define NIO_STATE_REF (UINT64_C(1) << 12) /* one reference */
 
 enum nio_wake_action {
     NIO_WAKE_NOTHING = 0, /* somebody else owns it, or it has ended */
@@ -58,6 +62,12 @@ static inline uint64_t nio_state_initial(bool has_join)
 {
     uint64_t join = has_join ? NIO_STATE_JOIN_INTEREST | NIO_STATE_REF : 0;
     return (NIO_STATE_WAKE | NIO_STATE_REF) + join;
+}
+
+/* The same of a member of a group, which holds a reference and stands in place of a join waker. */
+static inline uint64_t nio_state_initial_member(void)
+{
+    return NIO_STATE_WAKE + 2 * NIO_STATE_REF + (NIO_STATE_JOIN_WAKER | NIO_STATE_MEMBER);
 }
 
 static inline uint64_t nio_state_refs(uint64_t state)
@@ -100,6 +110,8 @@ static inline bool nio_state_idle(struct nio_task *task)
 
 /* The part of nio_state_complete() for a waker that was replaced. */
 bool nio_state_complete_moved(struct nio_task *task, uintptr_t *ret_waker);
+/* The part for a member of a group, whose word was `seen`. */
+bool nio_state_complete_member(struct nio_task *task, uint64_t seen, uintptr_t *ret_waker);
 /* The task has ended; its result is in place.  Drops the task's own reference.  *ret_waker is the
  * join waker if there is one, which the caller now owns, else 0.  True: that was the last
  * reference, the caller releases the cell. */
@@ -111,8 +123,9 @@ static inline bool nio_state_complete(struct nio_task *task, uintptr_t *ret_wake
     uint64_t new;
     do {
         NIO_DEBUG_ASSERT((old & NIO_STATE_WAKES) && !(old & NIO_STATE_COMPLETE));
-        if (NIO_UNLIKELY(old & NIO_STATE_WAKER_MOVED))
-            return nio_state_complete_moved(task, ret_waker);
+        if (NIO_UNLIKELY(old & (NIO_STATE_WAKER_MOVED | NIO_STATE_MEMBER)))
+            return old & NIO_STATE_MEMBER ? nio_state_complete_member(task, old, ret_waker)
+                                          : nio_state_complete_moved(task, ret_waker);
         waker = 0;
         if (old & NIO_STATE_JOIN_WAKER)
             /* relaxed: [TS6] made it visible; if it is taken back meanwhile, the CAS fails */
@@ -142,6 +155,15 @@ NIO_NODISCARD enum nio_wake_action nio_state_cancel(struct nio_task *task);
 NIO_NODISCARD enum nio_wake_action nio_state_cancel_owned(struct nio_task *task);
 /* A deadline has passed: sets LATE and wakes.  The worker that has the timer. */
 NIO_NODISCARD enum nio_wake_action nio_state_wake_late(struct nio_task *task);
+/* A scope of the coroutine wants its attention: sets ERRAND and wakes.  A member of the scope,
+ * which cannot be closed meanwhile. */
+NIO_NODISCARD enum nio_wake_action nio_state_wake_errand(struct nio_task *task);
+/* The owner, who is about to do what is wanted. */
+static inline void nio_state_clear_errand(struct nio_task *task)
+{
+    /* relaxed: what the waker wrote has come with its wake; a later one sets it again */
+    (void)atomic_fetch_and_explicit(&task->state, ~NIO_STATE_ERRAND, memory_order_relaxed);
+}
 /* The running coroutine, which has the struck timer back. */
 static inline void nio_state_clear_late(struct nio_task *task)
 {

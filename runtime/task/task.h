@@ -24,7 +24,9 @@
 #include "runtime/base/compiler.h"
 #include "runtime/base/mpsc.h"
 
+struct nio_extra;
 struct nio_task;
+struct numio_scope;
 
 /* The one way from a task to its scheduler: embedded at the head of the runtime. */
 struct nio_schedule {
@@ -47,8 +49,8 @@ enum nio_task_flag {
     NIO_TASK_SHIELDED = 1 << 1,     /* its current operation must not be cancelled (close) */
     NIO_TASK_YIELDED = 1 << 2,      /* asked to go behind the other ready tasks */
     NIO_TASK_OP_CANCELLED = 1 << 3, /* its operations were asked to end */
-    NIO_TASK_FINISHED = 1 << 4,     /* has returned; the result is in place */
-    NIO_TASK_OUTPUT_VALID = 1 << 5, /* a future that was polled to its end */
+    NIO_TASK_FINISHED = 1 << 4,     /* has returned, or was polled to its end */
+    NIO_TASK_SPECIAL = 1 << 5,      /* has what few have: sched/extra.h */
     NIO_TASK_OP_DONE = 1 << 7,      /* the operation it waited for has ended; set by the waker */
     NIO_TASK_VISITS = 1 << 6        /* goes to other workers to cancel operations on their rings */
 };
@@ -64,13 +66,17 @@ struct nio_task {
     union {
         void (*drop)(void *state);
         void *arg;
-        int64_t result;            /* once COMPLETE */
-    } with;                        /* the running task only */
-    _Atomic uintptr_t join_waker;  /* task/wake.h: whose it is says JOIN_WAKER */
-    uint64_t id;                   /* constant after bind */
-    const struct numio_site *site; /* constant after bind */
-    const char *name;              /* constant after bind, may be NULL */
-    struct numio_op *ops;   /* operations started and not yet seen ended; the running task only */
+        struct nio_extra *extra;    /* of a future with NIO_TASK_SPECIAL */
+        int64_t result;             /* once COMPLETE */
+    } with;                         /* the running task only */
+    _Atomic uintptr_t join_waker;   /* task/wake.h: whose it is says JOIN_WAKER */
+    uint64_t id;                    /* constant after bind */
+    const struct numio_site *site;  /* constant after bind */
+    const char *name;               /* constant after bind, may be NULL */
+    union {                         /* the running task only */
+        struct numio_op *ops;       /* a future's operations, started and not yet seen ended */
+        struct numio_scope *scopes; /* a coroutine's open scopes, the innermost first */
+    };
     uint32_t state_bytes;   /* future: bytes of its state, constant */
     uint16_t output_bytes;  /* future: bytes of its output, constant */
     uint16_t home_worker;   /* stripe that owns the cell: worker index, or NIO_STRIPE_FOREIGN */

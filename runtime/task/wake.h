@@ -26,9 +26,14 @@ static inline void nio_task_unref(struct nio_task *task)
         task->scheduler->release(task->scheduler, task);
 }
 
-/* Join wakers: a task (with a reference), a plain thread that sleeps on a futex word, or a wait
- * (task/wait.h); the lowest two bits tell them apart. */
-enum { NIO_JOIN_WAKER_THREAD = 1, NIO_JOIN_WAKER_WAIT = 2, NIO_JOIN_WAKER_TAGS = 3 };
+/* Join wakers: a task (with a reference), a plain thread that sleeps on a futex word, a wait
+ * (task/wait.h), or the group of a member (task/group.h); the lowest two bits tell them apart. */
+enum {
+    NIO_JOIN_WAKER_THREAD = 1,
+    NIO_JOIN_WAKER_WAIT = 2,
+    NIO_JOIN_WAKER_GROUP = 3,
+    NIO_JOIN_WAKER_TAGS = 3
+};
 
 struct nio_thread_waiter {
     _Atomic uint32_t is_woken;

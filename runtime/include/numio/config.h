@@ -15,6 +15,8 @@
 
 NUMIO_BEGIN_DECLS
 
+struct numio_straggler;
+
 /* How a worker reaches the kernel. */
 enum numio_driver {
     NUMIO_DRIVER_AUTO = 0, /* sqpoll where it pays, else defer, else epoll; the status says why */
@@ -54,6 +56,11 @@ struct numio_hooks {
     void (*on_thread_park)(unsigned worker, void *arg);
     void (*on_thread_unpark)(unsigned worker, void *arg);
     void *arg;
+    /* At the begin of a shutdown, for each task that nobody can join and no scope or set has: it is
+     * about to be cancelled.  Called by several threads at once, with locks held: it notes or
+     * prints what it is told, and calls nothing of the runtime.  NULL: detached tasks end
+     * unmentioned. */
+    void (*on_task_left)(const struct numio_straggler *task, void *arg);
 };
 
 struct numio_config {

@@ -11,6 +11,7 @@
 #include <numio/batch.h>
 #include <numio/bufio.h>
 #include <numio/busy_poll.h>
+#include <numio/cancel.h>
 #include <numio/channel.h>
 #include <numio/config.h>
 #include <numio/deadline.h>
@@ -18,11 +19,14 @@
 #include <numio/error.h>
 #include <numio/fs.h>
 #include <numio/io.h>
+#include <numio/local.h>
 #include <numio/net.h>
 #include <numio/op.h>
+#include <numio/parallel.h>
 #include <numio/pipe.h>
 #include <numio/process.h>
 #include <numio/runtime.h>
+#include <numio/scope.h>
 #include <numio/select.h>
 #include <numio/signal.h>
 #include <numio/stream.h>

@@ -32,7 +32,7 @@ struct numio_handle;
 NUMIO_EXPORT NUMIO_NODISCARD int numio_runtime_create(const struct numio_config *config,
                                                       struct numio_runtime **ret_runtime);
 
-/* A task that did not end in time. */
+/* A task that did not end in time, or was left when the runtime began to shut down. */
 struct numio_straggler {
     struct numio_task_meta task;
     const char *waits_for; /* "an operation", "a join", "a wake", "its turn", "running",

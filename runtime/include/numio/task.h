@@ -18,6 +18,7 @@
 NUMIO_BEGIN_DECLS
 
 struct nio_task;
+struct numio_cancel_token;
 struct numio_handle;
 struct numio_join;
 struct numio_abort;
@@ -94,6 +95,8 @@ struct numio_spawn_opts {
     int worker;         /* with NUMIO_AFFINITY_WORKER, or NUMIO_WORKER_ANY: the spawner's own */
     size_t stack_bytes; /* coroutines: 0 = the runtime's default, else at most that */
     enum numio_class sched_class;
+    struct numio_cancel_token *cancel; /* NULL, or: the task is aborted when it is cancelled */
+    bool inherit_locals;               /* values of the spawning task: <numio/local.h> */
 };
 
 NUMIO_EXPORT void numio_spawn_opts_init(struct numio_spawn_opts *opts, size_t size);
