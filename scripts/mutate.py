@@ -125,7 +125,7 @@ MUTANTS = [
            "stress_driver_shim", "hidden"),
     Mutant("DU2", "runtime/driver/uring.h", "[DU2] acquire: the kernel has read", ACQUIRE, RELAXED,
            "stress_driver_shim", "tsan"),
-    Mutant("DU3", URING_C, "[DU3] acquire: as in cq_has_entries()", ACQUIRE, RELAXED,
+    Mutant("DU3", URING_C, "[DU3] acquire: as in nio_uring_cq_has_entries()", ACQUIRE, RELAXED,
            "stress_driver_shim", "tsan"),
     Mutant("DU4", URING_C, "[DU4] release: the completions were read", RELEASE, RELAXED,
            "stress_driver_shim", "hidden"),

@@ -59,8 +59,7 @@ int numio_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns)
     if (NIO_UNLIKELY(!nio_is_own_process(nio_worker_current()->handle)))
         return nio_refuse_forked_child();
     uint64_t now_ns = now_of(nio_worker_current());
-    push(co, deadline, now_ns,
-         timeout_ns < UINT64_MAX - now_ns ? now_ns + timeout_ns : UINT64_MAX);
+    push(co, deadline, now_ns, timeout_ns < UINT64_MAX - now_ns ? now_ns + timeout_ns : UINT64_MAX);
     return 0;
 }
 
