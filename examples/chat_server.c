@@ -76,8 +76,8 @@ static int64_t serve_client(int fd, void *arg)
     const char *text;
     numio_broadcast_subscribe(room, &client.ears);
     numio_reader_init(&in, fd, -1, buffer, sizeof buffer);
-    (void)numio_scope_open(&scope, 0); /* cannot fail in a coroutine */
-    int64_t n = numio_scope_spawn_co(&scope, write_to, &client, NULL);
+    int64_t n = numio_scope_open(&scope, 0); /* cannot fail in a coroutine */
+    n = n < 0 ? n : numio_scope_spawn_co(&scope, write_to, &client, NULL);
     if (n == 0)
         n = say(number, "* client %u has come\n", number);
     while (n >= 0 && (n = numio_reader_line(&in, &text)) >= 0)
