@@ -69,7 +69,8 @@ NUMIO_EXPORT int64_t numio_shutdown(int fd, int how);
 
 /* Waits until one of `events` (POLLIN, POLLOUT ...) holds; returns those that do. */
 NUMIO_EXPORT int64_t numio_poll_fd(int fd, uint32_t events);
-/* Sleeps at least `delay_ns`; 0 when the time has passed. */
+/* Sleeps at least `delay_ns`; 0 when the time has passed.  Until a point in time, or again and
+ * again: <numio/time.h>. */
 NUMIO_EXPORT int64_t numio_sleep_ns(uint64_t delay_ns);
 /* Runs an operation that was prepared with a numio_op_* function, numio_op_prep() included. */
 NUMIO_EXPORT int64_t numio_op_await(struct numio_op *op);

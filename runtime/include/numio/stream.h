@@ -63,8 +63,8 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_recvmsg_stream(int fd, int flags, size_t 
 NUMIO_EXPORT NUMIO_NODISCARD int numio_poll_stream(int fd, uint32_t events,
                                                    struct numio_stream **ret_stream);
 /* Periods: numio_stream_next() returns how many have passed since the last call, at least 1.  They
- * do not drift: the n-th ends n * `period_ns` after the call.   Errors: -EINVAL `period_ns` is 0.
- */
+ * do not drift: the n-th ends n * `period_ns` after the call.  A single coroutine that only waits
+ * has struct numio_interval (<numio/time.h>).   Errors: -EINVAL `period_ns` is 0. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_interval_stream(uint64_t period_ns,
                                                        struct numio_stream **ret_stream);
 
