@@ -119,25 +119,28 @@ static inline int64_t sync_select_once(void *arg)
     return index == 1 ? 0 : __LINE__;
 }
 
-/* One worker: the selection has been won by the permit and has not run yet when the object gives.
- */
+/* One worker: the selection has been won by the permit and has not run yet when the object gives,
+ * to one that comes later, or to the one behind it. */
 static inline int64_t sync_lost_steps(void *arg)
 {
     struct sync_selector s = { .c = arg, .semaphore = NUMIO_SEMAPHORE_INIT(0) };
     const struct sync_case *c = s.c;
-    struct numio_join *selector, *waiter;
-    c->block(c->object);
-    EXPECT(numio_spawn_co(NULL, sync_select_once, &s, NULL, &selector) == 0);
-    EXPECT(numio_yield_now() == 0);
-    EXPECT(sync_waiters(c) == 1);
-    EXPECT(numio_spawn_co(NULL, sync_wait, arg, NULL, &waiter) == 0);
-    EXPECT(numio_yield_now() == 0);
-    EXPECT(sync_waiters(c) == 2);
-    EXPECT(numio_semaphore_release(&s.semaphore, 1) == 0);
-    c->give(c->object); /* to the one behind it */
-    EXPECT(numio_join_await(&waiter) >= 0);
-    EXPECT(numio_join_await(&selector) == 0);
-    EXPECT(c->is_clean(c->object));
+    struct numio_join *selector, *waiter = NULL;
+    for (int is_behind = 0; is_behind < 2; is_behind++) {
+        c->block(c->object);
+        EXPECT(numio_spawn_co(NULL, sync_select_once, &s, NULL, &selector) == 0);
+        EXPECT(numio_yield_now() == 0);
+        EXPECT(sync_waiters(c) == 1);
+        if (is_behind)
+            EXPECT(numio_spawn_co(NULL, sync_wait, arg, NULL, &waiter) == 0);
+        EXPECT(numio_yield_now() == 0);
+        EXPECT(sync_waiters(c) == (is_behind ? 2 : 1));
+        EXPECT(numio_semaphore_release(&s.semaphore, 1) == 0);
+        c->give(c->object);
+        EXPECT((is_behind ? numio_join_await(&waiter) : sync_wait(arg)) >= 0);
+        EXPECT(numio_join_await(&selector) == 0);
+        EXPECT(c->is_clean(c->object));
+    }
     return 0;
 }
 
