@@ -197,7 +197,7 @@ MUTANTS = [
     Mutant("CN7", CHANNEL_H, "[CN7] seq_cst", SEQ_CST, RELAXED, "stress_channel", "hidden"),
     Mutant("CN8", CHANNEL_C, "[CN8] seq_cst", SEQ_CST, RELAXED, "stress_channel", "hidden"),
     Mutant("a sender's last look", CHANNEL_C, "[CN8] seq_cst",
-           "if (!nio_channel_has_room(channel))", "if (channel)", "stress_channel", "native"),
+           "if (!nio_channel_has_room(channel))", "if (channel)", "stress_channel", "hidden"),
     Mutant("a receiver's look for senders", CHANNEL_C, "int64_t take_alone(",
            "nio_channel_senders_wait(channel)", "false", "stress_channel", "native"),
     Mutant("a promise that is given back", CHANNEL_C, "static void recv_give_back(",
