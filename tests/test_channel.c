@@ -321,7 +321,8 @@ static void crowd(struct numio_runtime *runtime, uint64_t capacity, unsigned fla
     r->crowd.channel = create(sizeof(struct letter), capacity, flags);
     cr_assert_not_null(r->crowd.channel);
     r->crowd.is_shared = !(flags & NUMIO_CHANNEL_ONE_RECEIVER);
-    r->crowd.senders_left = SENDERS;
+    /* relaxed: the senders start later */
+    atomic_store_explicit(&r->crowd.senders_left, SENDERS, memory_order_relaxed);
     for (uint32_t i = 0; i < SENDERS; i++)
         r->senders[i] = (struct worker){ .crowd = &r->crowd, .index = i };
     for (uint32_t i = 0; i < RECEIVERS_MAX; i++)
