@@ -306,6 +306,12 @@ void nio_driver_end(struct nio_driver *driver, struct numio_op *op, int32_t resu
     set_has_ended(driver);
 }
 
+static void strike(struct numio_op *timer)
+{
+    nio_driver_dawdle();
+    nio_op_strike(timer);
+}
+
 unsigned nio_driver_reap_local(struct nio_driver *driver, unsigned max)
 {
     unsigned done = nio_chain_take_handed(driver);
@@ -327,7 +333,7 @@ unsigned nio_driver_reap_local(struct nio_driver *driver, unsigned max)
     struct numio_op *op;
     while (done < max && (op = nio_wheel_take_due(&driver->wheel, now_ns))) {
         if (NIO_UNLIKELY(op->_flags & NIO_OP_DEADLINE))
-            nio_op_strike(op);
+            strike(op);
         else if (NIO_UNLIKELY(nio_op_kind(op) == NIO_OP_STREAM))
             nio_stream_tick(driver, nio_multi_of(op), now_ns);
         else if (NIO_UNLIKELY(nio_op_is_link_timeout(op)))

@@ -110,6 +110,19 @@ static inline void nio_tally_add_shared(_Atomic uint64_t *counter, uint64_t valu
     (void)atomic_fetch_add_explicit(counter, value, memory_order_relaxed);
 }
 
+/* Stress tests: a timer is neither armed nor done for long enough to be found like that. */
+#ifdef NIO_TINY
+static inline void nio_driver_dawdle(void)
+{
+    for (unsigned i = 0; i < 100; i++)
+        nio_cpu_relax();
+}
+#else
+static inline void nio_driver_dawdle(void)
+{
+}
+#endif
+
 /* The profiles: driver_uring.c with uring_setup.c, and driver_epoll.c. */
 struct nio_uring;
 struct nio_epoll;
