@@ -240,7 +240,12 @@ static int64_t inherit(void *arg)
     EXPECT(numio_local_set(&own_key, &output) == 0); /* has no inherit */
     EXPECT(numio_local_set(&shared_key, share(mine)) == 0);
     EXPECT(numio_spawn_co(NULL, look, mine, &opts, &join) == 0);
-    EXPECT(numio_join_await(&join) == 0); /* not asked for */
+    EXPECT(numio_join_await(&join) == 0);                       /* not asked for */
+    EXPECT(numio_cancel_token_create(NULL, &opts.cancel) == 0); /* something else is */
+    EXPECT(numio_spawn_co(NULL, look, mine, &opts, &join) == 0);
+    EXPECT(numio_join_await(&join) == 0);
+    numio_cancel_token_unref(opts.cancel);
+    opts.cancel = NULL;
     opts.inherit_locals = true;
     EXPECT(numio_spawn_co(NULL, look, mine, &opts, &join) == 0);
     EXPECT(references == 2);
