@@ -202,6 +202,41 @@ FIXTURE_EACH(once, one_does_it_and_all_others_see_it_done, .timeout = 60)
     free(all);
 }
 
+struct late {
+    struct numio_once once;
+    _Atomic uint32_t is_over;
+};
+
+/* Comes late, and asks by the long way. */
+static void *begin_again(void *arg)
+{
+    struct late *late = arg;
+    while (!fixture_get(&late->is_over)) {
+        struct numio_op op;
+        numio_op_once_begin(&op, &late->once);
+        if (numio_op_await(&op) != 0)
+            return arg;
+    }
+    return NULL;
+}
+
+Test(once, what_is_done_stays_done_while_others_come_late, .timeout = 60)
+{
+    struct late late = { .once = NUMIO_ONCE_INIT };
+    pthread_t thread;
+    void *failed;
+    cr_assert_eq(numio_once_begin(&late.once), 1);
+    cr_assert_eq(numio_once_end(&late.once, true), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, begin_again, &late), 0);
+    uint64_t end_ns = nio_now_ns() + 200000000, misses = 0;
+    while (nio_now_ns() < end_ns)
+        misses += !numio_once_is_done(&late.once);
+    fixture_set(&late.is_over, 1);
+    cr_assert_eq(pthread_join(thread, &failed), 0);
+    cr_assert_null(failed);
+    cr_assert_eq(misses, 0u);
+}
+
 /* ---- failing, aborts, misuse ---------------------------------------------------------------- */
 
 struct tried {

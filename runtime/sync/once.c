@@ -53,8 +53,9 @@ static bool is_owner(struct numio_once *once, uintptr_t who)
 
 bool numio_once_is_done(const struct numio_once *once)
 {
-    /* [ON2] acquire: sees what was done.  Pairs with [ON3]. */
-    return atomic_load_explicit(state_of(once), memory_order_acquire) == DONE;
+    /* [ON2] acquire: sees what was done.  Pairs with [ON3].  WAITS may stand beside it for as long
+     * as somebody who came late looks. */
+    return (atomic_load_explicit(state_of(once), memory_order_acquire) & DONE) != 0;
 }
 
 /* Makes the caller the owner, unless somebody has begun. */
