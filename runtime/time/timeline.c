@@ -14,28 +14,41 @@ void nio_timeline_init(struct nio_timeline *timeline)
 
 uint64_t nio_timeline_virtual_ns(const struct nio_timeline *timeline)
 {
-    /* [TL1] acquire: sees the time that belongs to the state.  Pairs with [TL2]. */
-    if (atomic_load_explicit(&timeline->state, memory_order_acquire) == NIO_TIMELINE_STANDS)
-        /* relaxed: one number */
-        return atomic_load_explicit(&timeline->stands_ns, memory_order_relaxed);
-    /* relaxed: as above */
-    return nio_now_ns() + atomic_load_explicit(&timeline->ahead_ns, memory_order_relaxed);
+    uint64_t now_ns;
+    uint32_t state;
+    do { /* until nobody has paused meanwhile, and who pauses has looked at the clock */
+        /* [TL1] seq_cst: sees the time that belongs to the state.  Pairs with [TL2]. */
+        state = atomic_load_explicit(&timeline->state, memory_order_seq_cst);
+        if (state == NIO_TIMELINE_STANDS)
+            /* [TL3] acquire: pairs with itself in nio_timeline_pause() */
+            now_ns = atomic_load_explicit(&timeline->stands_ns, memory_order_acquire);
+        else
+            /* relaxed: comes with the state */
+            now_ns = nio_now_ns() + atomic_load_explicit(&timeline->ahead_ns, memory_order_relaxed);
+        /* [TL1] seq_cst: after the clock.  A pause that this look does not see reads the clock
+         * later, and so stands at a later time. */
+    } while (now_ns == NIO_TIME_NONE ||
+             atomic_load_explicit(&timeline->state, memory_order_seq_cst) != state);
+    return now_ns;
 }
 
 static void set_state(struct nio_timeline *timeline, enum nio_timeline_state state)
 {
-    /* [TL2] release: pairs with [TL1] */
-    atomic_store_explicit(&timeline->state, state, memory_order_release);
+    /* [TL2] seq_cst: before the look at the clock that follows a pause.  Pairs with [TL1]. */
+    atomic_store_explicit(&timeline->state, state, memory_order_seq_cst);
 }
 
 bool nio_timeline_pause(struct nio_timeline *timeline)
 {
     if (nio_timeline_stands(timeline))
         return false;
-    /* relaxed: published with the state */
-    atomic_store_explicit(&timeline->stands_ns, nio_timeline_now_ns(timeline),
-                          memory_order_relaxed);
+    /* relaxed: written under the lock */
+    uint64_t ahead_ns = atomic_load_explicit(&timeline->ahead_ns, memory_order_relaxed);
+    /* relaxed: published with the state; who looks now waits for the number below */
+    atomic_store_explicit(&timeline->stands_ns, NIO_TIME_NONE, memory_order_relaxed);
     set_state(timeline, NIO_TIMELINE_STANDS);
+    /* [TL3] release: pairs with itself in nio_timeline_virtual_ns() */
+    atomic_store_explicit(&timeline->stands_ns, nio_now_ns() + ahead_ns, memory_order_release);
     return true;
 }
 
