@@ -20,8 +20,7 @@
 enum { PART_BYTES = 1 << 20, FILES_MAX = 1024 };
 
 struct file {
-    const char *name;
-    const char *text;
+    const char *name, *text;
     size_t bytes;
     _Atomic uint64_t words;
     int64_t error;
@@ -87,19 +86,20 @@ static int64_t count_all(void *arg)
 {
     struct job *job = arg;
     struct numio_scope scope;
-    uint64_t all = 0;
+    uint64_t all = 0, words;
     bool has_failed = false;
     int64_t rc = numio_scope_open(&scope, 0);
     for (int i = 0; i < job->count && rc == 0; i++)
         rc = numio_scope_spawn_co(&scope, count_file, &job->files[i], NULL);
     int64_t error = numio_scope_close(&scope);
     for (int i = 0; i < job->count && rc == 0 && error == 0; i++) {
-        const struct file *file = &job->files[i];
+        struct file *file = &job->files[i];
+        /* relaxed: all have ended */
+        all += words = atomic_load_explicit(&file->words, memory_order_relaxed);
         if (file->error && (has_failed = true))
             fprintf(stderr, "word_count: %s: %s\n", file->name, strerror((int)-file->error));
         else
-            printf("%10llu %s\n", (unsigned long long)file->words, file->name);
-        all += file->words;
+            printf("%10llu %s\n", (unsigned long long)words, file->name);
     }
     if (job->count > 1)
         printf("%10llu total\n", (unsigned long long)all);

@@ -122,7 +122,7 @@ FIXTURE_EACH(barrier, nobody_passes_before_all_have_come_and_one_leads, .timeout
     cr_assert_eq(run(runtime, spawn_all, &m), 0, "line %ld", (long)last_line);
     cr_assert_eq(pthread_join(thread, &line), 0);
     cr_assert_null(line);
-    cr_assert_eq(m.leaders, (unsigned)ROUNDS);
+    cr_assert_eq(fixture_get(&m.leaders), (unsigned)ROUNDS);
     cr_assert_eq(m.barrier._arrived, 0u);
 }
 
@@ -223,7 +223,7 @@ Test(barrier, nobody_is_claimed_for_a_round_that_lacks_somebody)
         ops[i]._state = NIO_OP_CHOICE;
         ops[i]._prev = (struct numio_op *)&choices[i];
     }
-    choices[1].winner = 7; /* somebody else */
+    atomic_init(&choices[1].winner, 7); /* somebody else */
     numio_op_barrier_wait(&last, &barrier);
     stepped_begin(&last, 1);
     cr_assert_eq(stepped_result(&last), STEPPED_WAITS);

@@ -295,7 +295,7 @@ FIXTURE_EACH(classes, all_of_them_are_woken_wherever_they_belong, .timeout = 60)
     struct meeting meeting = { .wrong = 0 };
     cr_assert_eq(numio_barrier_init(&meeting.barrier, MEMBERS), 0);
     cr_assert_eq(run(runtime, hold_meeting, &meeting), 0, "line %ld", (long)last_line);
-    cr_assert_eq(meeting.wrong, 0u);
+    cr_assert_eq(fixture_get(&meeting.wrong), 0u);
 }
 
 static int64_t count_one(void *arg)
@@ -317,7 +317,7 @@ FIXTURE_EACH(classes, they_can_be_spawned_from_outside, .timeout = 60)
                                         &opts, &join),
                          0);
             cr_assert_eq(numio_join_await(&join), 0);
-            cr_assert_eq(has_run, 1u);
+            cr_assert_eq(fixture_get(&has_run), 1u);
         }
 }
 
