@@ -232,13 +232,6 @@ static bool has_due_timer(const struct nio_driver *driver)
     return next_ns != NIO_TIME_NONE && nio_timeline_now_ns(driver->timeline) >= next_ns;
 }
 
-bool nio_driver_has_local(const struct nio_driver *driver)
-{
-    if (driver->ended.head)
-        return true;
-    return has_due_timer(driver);
-}
-
 static bool has_ended(const struct nio_driver *driver)
 {
     /* relaxed: hints; the owner sees its own store, and is unparked for what is handed over */

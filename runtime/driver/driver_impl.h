@@ -80,8 +80,6 @@ void nio_driver_add_timer(struct nio_driver *driver, struct numio_op *op);
 void nio_driver_end(struct nio_driver *driver, struct numio_op *op, int32_t result);
 /* Owner: completes up to `max` operations of `ended` and of the timers.  Returns how many. */
 unsigned nio_driver_reap_local(struct nio_driver *driver, unsigned max);
-/* Owner: true when the above would find something. */
-bool nio_driver_has_local(const struct nio_driver *driver);
 /* Owner: the time a park may last: at most `timeout_ns` (negative: no limit), not longer than the
  * earliest timer, 0 when there is something to reap. */
 int64_t nio_driver_park_limit(struct nio_driver *driver, int64_t timeout_ns);

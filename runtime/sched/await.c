@@ -264,7 +264,7 @@ int numio_op_start(struct numio_op *op, struct numio_context *cx)
         op->_next->_prev = op;
     task->ops = op;
     if (NIO_UNLIKELY(nio_op_is_wait(op))) {
-        (void)nio_wait_start(op, task); /* the poll shows whether it has ended */
+        nio_wait_start(op, task); /* the poll shows whether it has ended */
         return 0;
     }
     nio_state_ref(task); /* given up by nio_op_done() */

@@ -114,18 +114,17 @@ int32_t nio_wait_await_surely(struct numio_op *op)
     return result;
 }
 
-bool nio_wait_start(struct numio_op *op, struct nio_task *task)
+void nio_wait_start(struct numio_op *op, struct nio_task *task)
 {
     int32_t result;
     op->_driver = NULL;
     op->_sqe[NIO_WAIT_WORD_WHO] = (uintptr_t)task;
     nio_state_ref(task); /* given up by nio_op_done(), or below */
     if (!nio_wait_class(op)->begin(op, &result))
-        return false;
+        return;
     op->_result = result;
     op->_state = NIO_OP_DONE;
     nio_task_unref(task);
-    return true;
 }
 
 void nio_wait_submit(struct numio_op *op)

@@ -24,8 +24,8 @@ uintptr_t nio_who_runs(void);
  * the caller does, with -ECANCELED. */
 void nio_wait_cancel(struct numio_op *op);
 
-/* For numio_op_start(): a future's wait.  True: it has ended, nobody will wake for it. */
-bool nio_wait_start(struct numio_op *op, struct nio_task *task);
+/* For numio_op_start(): begins a future's wait.  If that ends at once, nobody wakes for it. */
+void nio_wait_start(struct numio_op *op, struct nio_task *task);
 
 /* For a batch or a selection: begins a member; if it ends at once, its end is told as any other. */
 void nio_wait_submit(struct numio_op *op);

@@ -37,19 +37,6 @@ void nio_wait_push(struct numio_wait_queue_ *queue, struct numio_op *op)
     queue->_last = op;
 }
 
-void nio_wait_push_front(struct numio_wait_queue_ *queue, struct numio_op *op)
-{
-    NIO_DEBUG_ASSERT(op->_place == NIO_WAIT_OUTSIDE);
-    op->_place = NIO_WAIT_QUEUED;
-    set_prev(op, NULL);
-    set_next(op, queue->_first);
-    if (queue->_first)
-        set_prev(queue->_first, op);
-    else
-        queue->_last = op;
-    queue->_first = op;
-}
-
 bool nio_wait_remove(struct numio_wait_queue_ *queue, struct numio_op *op)
 {
     if (op->_place != NIO_WAIT_QUEUED)

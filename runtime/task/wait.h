@@ -23,7 +23,7 @@
  * sched/select.c): nio_wait_pop() skips and ends those that have lost.
  *
  * The words of the image, which is not sent anywhere: 0 flags, 1 the class, 2 the object, 3 and 4
- * the class's, 5 and 6 links of the queue, 7 who waits (nio_wait_identity()).
+ * the class's, 5 and 6 links of the queue, 7 who waits (nio_wait_who()).
  */
 #ifndef NIO_TASK_WAIT_H
 #define NIO_TASK_WAIT_H
@@ -152,8 +152,6 @@ static inline struct numio_op *nio_wait_next(const struct numio_op *op)
 }
 
 void nio_wait_push(struct numio_wait_queue_ *queue, struct numio_op *op);
-/* In front of all others: for a wait that has to go back. */
-void nio_wait_push_front(struct numio_wait_queue_ *queue, struct numio_op *op);
 /* Takes a wait out, wherever it stands.  False: it is not in the queue. */
 bool nio_wait_remove(struct numio_wait_queue_ *queue, struct numio_op *op);
 
