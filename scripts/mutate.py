@@ -48,6 +48,7 @@ ONCE_C = "runtime/sync/once.c"
 CHANNEL_H = "runtime/sync/channel_ring.h"
 CHANNEL_C = "runtime/sync/channel.c"
 SPSC_C = "runtime/sync/spsc.c"
+TIMELINE_C = "runtime/time/timeline.c"
 
 ACQUIRE, RELEASE, ACQ_REL = "memory_order_acquire", "memory_order_release", "memory_order_acq_rel"
 RELAXED, SEQ_CST = "memory_order_relaxed", "memory_order_seq_cst"
@@ -65,6 +66,10 @@ MUTANTS = [
     Mutant("WAKER_MOVED", STATE_C, "nio_state_unset_join_waker(",
            "(old & ~NIO_STATE_JOIN_WAKER) | NIO_STATE_WAKER_MOVED", "old & ~NIO_STATE_JOIN_WAKER",
            "stress_state", "native"),
+    Mutant("TL changes", TIMELINE_C, "set_state(", "CHANGE + 1", "CHANGE + 0", "stress_timeline",
+           "native"),
+    Mutant("TL clock", TIMELINE_C, "nio_timeline_virtual_ns(", "nio_clock_between_ns", "nio_now_ns",
+           "stress_timeline", "native"),
     Mutant("LQ1", QUEUE_H, "[LQ1] release: publishes the slot", RELEASE, RELAXED,
            "stress_local_queue", "tsan"),
     Mutant("LQ2", QUEUE_C, "[LQ2] acquire: sees the slots", ACQUIRE, RELAXED,

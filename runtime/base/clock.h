@@ -45,6 +45,16 @@ static inline uint64_t nio_clock_ticks(void)
 #endif
 }
 
+/* Nothing that follows begins before all that stands before it is done: Intel's manual, RDTSC. */
+static inline void nio_clock_wait(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_lfence();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("isb" ::: "memory");
+#endif
+}
+
 /* `ticks` may be a little before the base: another thread has read the counter earlier. */
 static inline uint64_t nio_clock_line(uint64_t ticks, uint64_t base_ticks, uint64_t base_ns,
                                       uint64_t ns_per_tick)
@@ -73,6 +83,16 @@ static inline uint64_t nio_now_ns(void)
 {
     uint64_t now_ns;
     return nio_clock_read(&now_ns) ? now_ns : nio_clock_other_ns();
+}
+
+/* Reads the clock after all that stands before it and before all that follows: for protocols that
+ * must know what was read first.  Some 20 ns more: the processor waits. */
+static inline uint64_t nio_clock_between_ns(void)
+{
+    nio_clock_wait();
+    uint64_t now_ns = nio_now_ns();
+    nio_clock_wait();
+    return now_ns;
 }
 
 /* The kernel's clock, whatever nio_now_ns() is. */

@@ -14,17 +14,18 @@ void nio_timeline_init(struct nio_timeline *timeline)
 
 uint64_t nio_timeline_virtual_ns(const struct nio_timeline *timeline)
 {
-    uint64_t now_ns;
-    uint32_t state;
-    do { /* until nobody has paused meanwhile, and who pauses has looked at the clock */
+    uint64_t now_ns, state;
+    do { /* until nobody has changed it meanwhile, and who pauses has looked at the clock */
         /* [TL1] seq_cst: sees the time that belongs to the state.  Pairs with [TL2]. */
         state = atomic_load_explicit(&timeline->state, memory_order_seq_cst);
-        if (state == NIO_TIMELINE_STANDS)
+        if (state % NIO_TIMELINE_CHANGE == NIO_TIMELINE_STANDS)
             /* [TL3] acquire: pairs with itself in nio_timeline_pause() */
             now_ns = atomic_load_explicit(&timeline->stands_ns, memory_order_acquire);
         else
-            /* relaxed: comes with the state */
-            now_ns = nio_now_ns() + atomic_load_explicit(&timeline->ahead_ns, memory_order_relaxed);
+            /* [TL4] acquire: before the last look.  Pairs with itself in nio_timeline_resume(): who
+             * sees the distance of a later pause finds that the state has changed, too. */
+            now_ns = nio_clock_between_ns() +
+                     atomic_load_explicit(&timeline->ahead_ns, memory_order_acquire);
         /* [TL1] seq_cst: after the clock.  A pause that this look does not see reads the clock
          * later, and so stands at a later time. */
     } while (now_ns == NIO_TIME_NONE ||
@@ -34,8 +35,12 @@ uint64_t nio_timeline_virtual_ns(const struct nio_timeline *timeline)
 
 static void set_state(struct nio_timeline *timeline, enum nio_timeline_state state)
 {
+    /* relaxed: written under the lock */
+    uint64_t was = atomic_load_explicit(&timeline->state, memory_order_relaxed);
+    uint64_t changes = was / NIO_TIMELINE_CHANGE + 1;
     /* [TL2] seq_cst: before the look at the clock that follows a pause.  Pairs with [TL1]. */
-    atomic_store_explicit(&timeline->state, state, memory_order_seq_cst);
+    atomic_store_explicit(&timeline->state, changes * NIO_TIMELINE_CHANGE + state,
+                          memory_order_seq_cst);
 }
 
 bool nio_timeline_pause(struct nio_timeline *timeline)
@@ -48,7 +53,8 @@ bool nio_timeline_pause(struct nio_timeline *timeline)
     atomic_store_explicit(&timeline->stands_ns, NIO_TIME_NONE, memory_order_relaxed);
     set_state(timeline, NIO_TIMELINE_STANDS);
     /* [TL3] release: pairs with itself in nio_timeline_virtual_ns() */
-    atomic_store_explicit(&timeline->stands_ns, nio_now_ns() + ahead_ns, memory_order_release);
+    atomic_store_explicit(&timeline->stands_ns, nio_clock_between_ns() + ahead_ns,
+                          memory_order_release);
     return true;
 }
 
@@ -57,8 +63,8 @@ bool nio_timeline_resume(struct nio_timeline *timeline)
     if (!nio_timeline_stands(timeline))
         return false;
     uint64_t ahead_ns = nio_timeline_virtual_ns(timeline) - nio_now_ns();
-    /* relaxed: published with the state */
-    atomic_store_explicit(&timeline->ahead_ns, ahead_ns, memory_order_relaxed);
+    /* [TL4] release: after the pause.  Pairs with itself in nio_timeline_virtual_ns(). */
+    atomic_store_explicit(&timeline->ahead_ns, ahead_ns, memory_order_release);
     set_state(timeline, NIO_TIMELINE_FLOWS);
     return true;
 }

@@ -26,6 +26,7 @@
 #define NIO_TIME_FAR (UINT64_MAX - 1) /* the latest deadline, centuries away */
 
 enum nio_timeline_state { NIO_TIMELINE_REAL = 0, NIO_TIMELINE_STANDS, NIO_TIMELINE_FLOWS };
+enum { NIO_TIMELINE_CHANGE = 4 }; /* one more, in the word */
 
 /* What the workers of a paused runtime say of themselves, under the lock: sched/still.c. */
 struct nio_stillness {
@@ -38,7 +39,7 @@ struct nio_stillness {
 
 struct nio_timeline {
     /* any thread reads; written under the lock */
-    _Atomic uint32_t state;     /* enum nio_timeline_state */
+    _Atomic uint64_t state;     /* enum nio_timeline_state, above it how often that has changed */
     _Atomic uint64_t stands_ns; /* STANDS: the time */
     _Atomic uint64_t ahead_ns;  /* FLOWS: to be added to the machine's, modulo 2^64 */
     struct nio_lock lock;
@@ -54,7 +55,8 @@ NIO_COLD uint64_t nio_timeline_virtual_ns(const struct nio_timeline *timeline);
 static inline enum nio_timeline_state nio_timeline_state(const struct nio_timeline *timeline)
 {
     /* relaxed: a worker that must see a change is woken for it */
-    return (enum nio_timeline_state)atomic_load_explicit(&timeline->state, memory_order_relaxed);
+    return (enum nio_timeline_state)(atomic_load_explicit(&timeline->state, memory_order_relaxed) %
+                                     NIO_TIMELINE_CHANGE);
 }
 
 static inline uint64_t nio_timeline_now_ns(const struct nio_timeline *timeline)

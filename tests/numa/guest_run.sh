@@ -7,6 +7,8 @@ limit_s=$1
 passed=0
 failed=0
 skipped=0
+failures=/tmp/failures # what has failed, once more at the end
+: >"$failures"
 
 # run NAME COMMAND...: counts the lines that it prints; without any, its status.  A program numa_*
 # that ends well without a line has looked at nothing: a failure.
@@ -17,18 +19,19 @@ run() {
     timeout -s KILL "$limit_s" "$@" >/tmp/out 2>&1
     status=$?
     cat /tmp/out
+    grep '^FAILED ' /tmp/out | sed "s/^/$name: /" >>"$failures"
     p=$(grep -c '^ok ' /tmp/out)
     f=$(grep -c '^FAILED ' /tmp/out)
     s=$(grep -c '^skipped ' /tmp/out)
     if [ "$status" -ne 0 ] && [ "$status" -ne 77 ] && [ "$f" -eq 0 ]; then
-        echo "FAILED $name: exit status $status"
+        echo "FAILED $name: exit status $status" | tee -a "$failures"
         f=1
     fi
     if [ $((p + f + s)) -eq 0 ]; then
         case $status:$name in
             77:*) s=1 ;;
             *:numa_*)
-                echo "FAILED $name: it checked nothing"
+                echo "FAILED $name: it checked nothing" | tee -a "$failures"
                 f=1 ;;
             *) p=1 ;;
         esac
@@ -72,9 +75,11 @@ if grep -q '^0::/$' /proc/self/cgroup; then
     echo "== misplaced"
     misplaced >/tmp/out
     cat /tmp/out
+    grep '^FAILED ' /tmp/out >>"$failures"
     passed=$((passed + $(grep -c '^ok ' /tmp/out)))
     failed=$((failed + $(grep -c '^FAILED ' /tmp/out)))
     skipped=$((skipped + $(grep -c '^skipped ' /tmp/out)))
 fi
+cat "$failures"
 echo "numa passed=$passed failed=$failed skipped=$skipped"
 [ "$failed" -eq 0 ]
