@@ -5,20 +5,25 @@
  *
  * Each task notes where its cell is; the kernel is asked for the pages afterwards.  The home of a
  * cell is that of its spawner's worker, of a stack that of the worker where it first ran.
+ *
+ * Every round has the same number of stacks in use at one moment, and none has deep ones: what a
+ * stack was touched to stays with it, so else the pages would be those of the largest crowd so far.
  */
 #include <stdatomic.h>
+
+#include <numio/sync.h>
 
 #include "tests/numa/numa_runtime.h"
 
 enum {
     ROUNDS = 10,
-    TASKS = 100000, /* a round, all nodes */
-    COROUTINES = 4000,
+    TASKS = 100000,   /* a round, all nodes */
+    COROUTINES = 400, /* a round, each node, all at the same moment */
     BATCH = 500,
     BUFFER_BYTES = 1 << 20,
     HEAP_BYTES = 256 << 10,
     SETTLED_ROUND = 3,
-    GROWTH_PAGES_MAX = 1024
+    GROWTH_PAGES_MAX = 256
 };
 
 static const size_t page_bytes = 4096;
@@ -37,6 +42,7 @@ struct places {
 
 static struct places cells, stacks, heaps;
 static struct numa_run run;
+static struct numio_barrier all_are_there;
 
 static void note(struct places *places, void *address, int home)
 {
@@ -102,7 +108,7 @@ static int64_t run_coroutine(void *arg)
     (void)arg;
     memset(local, 1, sizeof local);
     note(&stacks, local, home_here());
-    int64_t rc = numio_yield_now(); /* it may go on elsewhere */
+    int64_t rc = numio_barrier_wait(&all_are_there); /* it may go on elsewhere */
     return rc < 0 ? rc : local[17];
 }
 
@@ -122,27 +128,36 @@ static int64_t use_heap(void *arg)
     return sum == 2 ? 0 : -EIO;
 }
 
+struct batch {
+    struct errand errands[BATCH];
+    struct numio_future futures[BATCH];
+    struct numio_join *joins[BATCH];
+};
+
+static int64_t spawn_batch(struct batch *batch)
+{
+    for (size_t i = 0; i < BATCH; i++) {
+        struct errand *errand = &batch->errands[i];
+        errand->home = home_here();
+        batch->futures[i] =
+            (struct numio_future){ .poll = run_errand, .state = errand, .size = sizeof *errand };
+    }
+    int64_t rc = numio_spawn_batch(NULL, batch->futures, BATCH, NULL, batch->joins);
+    for (size_t i = 0; rc >= 0 && i < BATCH; i++)
+        rc = numio_join_await(&batch->joins[i]);
+    return rc;
+}
+
 /* Spawns its share of futures in batches, then joins them. */
 static int64_t spawn_share(void *arg)
 {
     size_t count = *(size_t *)arg;
-    struct errand errands[BATCH];
-    struct numio_future futures[BATCH];
-    struct numio_join *joins[BATCH];
-    for (size_t done = 0; done < count; done += BATCH) {
-        for (size_t i = 0; i < BATCH; i++) {
-            errands[i].home = home_here();
-            futures[i] = (struct numio_future){ .poll = run_errand,
-                                                .state = &errands[i],
-                                                .size = sizeof errands[i] };
-        }
-        int64_t rc = numio_spawn_batch(NULL, futures, BATCH, NULL, joins);
-        for (size_t i = 0; rc >= 0 && i < BATCH; i++)
-            rc = numio_join_await(&joins[i]);
-        if (rc < 0)
-            return rc;
-    }
-    return 0;
+    struct batch *batch = malloc(sizeof *batch);
+    int64_t rc = batch ? 0 : -ENOMEM;
+    for (size_t done = 0; rc >= 0 && done < count; done += BATCH)
+        rc = spawn_batch(batch);
+    free(batch);
+    return rc < 0 ? rc : 0;
 }
 
 /* Runs `fn` as `count` coroutines on each node and waits for all of them. */
@@ -205,13 +220,14 @@ int main(void)
     stacks = make_places(COROUTINES * KERNEL_NODES_MAX);
     heaps = make_places(KERNEL_NODES_MAX * HEAP_BYTES / 4096);
     size_t share = TASKS / status.nodes;
+    numa_must(numio_barrier_init(&all_are_there, COROUTINES * status.nodes), "a barrier");
     long settled = 0, resident = 0;
     for (unsigned round = 1; round <= ROUNDS; round++) {
         /* Twice as many spawners as workers, so that their tasks are stolen. */
         size_t each = share / (2 * status.workers / status.nodes + 1);
         on_each_node(handle, status.nodes, 2 * status.workers / status.nodes + 1, spawn_share,
                      &each);
-        on_each_node(handle, status.nodes, COROUTINES / ROUNDS, run_coroutine, NULL);
+        on_each_node(handle, status.nodes, COROUTINES, run_coroutine, NULL);
         resident = kernel_resident_pages();
         if (round == SETTLED_ROUND)
             settled = resident;
