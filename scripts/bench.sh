@@ -3,7 +3,8 @@
 # Measures numio beside its peers, in turns, and prints one table with the ratios.
 #
 # Usage: scripts/bench.sh [options]
-#   --peers LIST     of tokio, libuv and go (all three), or none; libuv and go have the echo rows
+#   --peers LIST     of tokio, libuv and go (all three), or none; libuv has the echo rows,
+#                    go those, and the ones about time, locks and messages
 #                    only, which have a plain epoll server in any case
 #   --io             the I/O rows: TCP echo, UDP echo, file reads; one worker, --drivers "sqpoll
 #                    defer", medians with their MAD, ratios to the best peer; what is given counts
@@ -155,7 +156,7 @@ build_peers() {
     sed -n 's/^peers: \(.*skipped: .*\)$/\1/p' "$work/out" >>"$work/notes"
     peers=''
     for peer in "${wanted[@]}"; do
-        case $peer in tokio) program=tokio-peer ;; *) program=$peer-echo ;; esac
+        case $peer in libuv) program=libuv-echo ;; *) program=$peer-peer ;; esac
         [ ! -x "$peer_dir/$program" ] || peers+="${peers:+ }$peer"
     done
 }
@@ -250,8 +251,16 @@ run_one() {
                 *) run_logged "$who" "$peer_dir/tokio-peer" "${options[@]}" || true ;;
             esac
             ;;
+        go)
+            options+=(--filter "^$scenario\$")
+            run_logged go "$peer_dir/go-peer" "${options[@]}" || true
+            ;;
     esac
     [ ! -s "$work/lines" ] || collect "$round" "$workers" "$driver" "$variant"
+}
+
+go_has() {
+    has_peer go && [ -n "$("$peer_dir/go-peer" --list --filter "^$1\$")" ]
 }
 
 # contestants ROUND WORKERS EXTRA SCENARIO: who runs, one "WHO DRIVER" a line; every second round
@@ -278,6 +287,7 @@ contestants() {
             if has_peer go; then echo "go auto"; fi
             if has_spin_variant "$scenario"; then echo "epoll-spin auto"; fi
         fi
+        if go_has "$scenario"; then echo "go auto"; fi
         [ -z "$extra" ] || echo "$extra auto"
     } | if [ $((round % 2)) -eq 0 ]; then tac; else cat; fi
 }
@@ -286,6 +296,7 @@ list_scenarios() {
     {
         "$numio" --list --filter "$filter"
         if has_peer tokio; then "$peer_dir/tokio-peer" --list --filter "$filter"; fi
+        if has_peer go; then "$peer_dir/go-peer" --list --filter "$filter"; fi
     } | sed -E 's/_(co|raw|p50|p99)$//' | awk 'NF && !seen[$0]++'
 }
 
@@ -332,7 +343,8 @@ start_server() {
             ;;
         epoll) command+=("$load_dir/epoll_echo" --port "$port") ;;
         epoll-spin) command+=("$load_dir/epoll_echo" --port "$port" --spin) ;;
-        libuv | go) command+=("$peer_dir/$who-echo" --port "$port") ;;
+        libuv) command+=("$peer_dir/libuv-echo" --port "$port") ;;
+        go) command+=("$peer_dir/go-peer" echo --port "$port") ;;
         tokio) command+=("$peer_dir/tokio-peer" echo --port "$port" --workers 1) ;;
         tokio-mimalloc)
             command=(env "LD_PRELOAD=$mimalloc" "${command[@]}" "$peer_dir/tokio-peer" echo
@@ -361,7 +373,8 @@ version_of() {
     case $1 in
         numio*) "$numio" --version | awk '{print $2; exit}' ;;
         tokio*) "$peer_dir/tokio-peer" --version | awk '{print $2; exit}' ;;
-        libuv | go) "$peer_dir/$1-echo" --version | awk '{print $2; exit}' ;;
+        libuv) "$peer_dir/libuv-echo" --version | awk '{print $2; exit}' ;;
+        go) "$peer_dir/go-peer" --version | awk '{print $2; exit}' ;;
         epoll*) uname -r ;;
     esac
 }
@@ -444,8 +457,8 @@ print_machine() {
     if has_peer tokio; then
         echo "Peers:     $("$peer_dir/tokio-peer" --version), ${mimalloc:-without mimalloc}"
     fi
-    for peer in libuv go; do
-        ! has_peer $peer || echo "           $("$peer_dir/$peer-echo" --version)"
+    for peer in libuv-echo go-peer; do
+        ! has_peer ${peer%-*} || echo "           $("$peer_dir/$peer" --version)"
     done
     echo "Runs:      $rounds rounds of $samples samples, in turns, workers $worker_counts"
     if [ $is_quick -eq 1 ]; then
@@ -483,7 +496,7 @@ main() {
     : >"$work/lines"
     : >"$results"
     prepare >&2
-    list_scenarios >"$work/scenarios" || die "numio-bench or tokio-peer does not list its scenarios"
+    list_scenarios >"$work/scenarios" || die "numio-bench or a peer does not list its scenarios"
     "$load_dir/echo_load" --list --filter "$filter" >"$work/echo_scenarios"
     [ -s "$work/scenarios" ] || [ -s "$work/echo_scenarios" ] ||
         grep -Eq -- "$filter" <<<"$counted_scenario" || die "no scenario matches $filter"

@@ -25,7 +25,8 @@ run_ctest() {
     return "$status"
 }
 
-# The Rust of the peer is looked at where rustfmt is, which building numio does not need.
+# The Rust and the Go of the peers are looked at where their formatters are, which building numio
+# does not need.
 step_format() {
     local file bad=0
     for file in $(repo_files '*.c' '*.h' '*.cpp'); do
@@ -37,6 +38,12 @@ step_format() {
     if ! rustfmt --version >/dev/null 2>&1; then
         echo "no rustfmt: the Rust sources are not looked at"
     elif ! repo_files '*.rs' | xargs rustfmt --edition 2021 --check; then
+        bad=1
+    fi
+    if ! command -v gofmt >/dev/null; then
+        echo "no gofmt: the Go sources are not looked at"
+    elif [ -n "$(repo_files '*.go' | xargs gofmt -l)" ]; then
+        echo "not formatted, run: gofmt -w $(repo_files '*.go' | xargs gofmt -l | tr '\n' ' ')"
         bad=1
     fi
     return "$bad"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Builds the peers without the network, against what Debian's packages install, as DIR/tokio-peer
-# (librust-tokio-dev, cargo), DIR/libuv-echo (libuv1-dev) and DIR/go-echo (golang-go).  The C
+# (librust-tokio-dev, cargo), DIR/libuv-echo (libuv1-dev) and DIR/go-peer (golang-go).  The C
 # programs beside them (epoll_echo, echo_load) are CMake targets.
 # Usage: perf/peers/build.sh [DIR [PEER...]]     (default: build/peers, tokio libuv go)
 # A peer whose packages are missing is skipped: a line on stderr says "skipped: " and why, and an
@@ -81,18 +81,18 @@ build_libuv() {
 }
 
 build_go() {
-    rm -f "$out/go-echo"
+    rm -f "$out/go-peer"
     if ! command -v go >/dev/null; then
         skip go "no Go: install the Debian package golang-go"
         return
     fi
     # It keeps what it compiled, and needs no module but its own: none is looked for.
     mkdir -p "$out/go"
-    echo "peers: building go-echo with $(go version)" >&2
+    echo "peers: building go-peer with $(go version)" >&2
     (
         cd "$here/go"
         GOCACHE=$out/go GOFLAGS=-mod=mod GOPROXY=off GOTOOLCHAIN=local GOENV=off \
-            go build -buildvcs=false -o "$out/go-echo" .
+            go build -buildvcs=false -o "$out/go-peer" .
     )
 }
 

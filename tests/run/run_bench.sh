@@ -104,15 +104,23 @@ if dpkg-query -W librust-tokio-dev >/dev/null 2>&1 &&
 else
     echo "run_bench: without Tokio: cargo and librust-tokio-dev are not both there"
 fi
+if command -v go >/dev/null; then
+    peers="${peers#none} go"
+else
+    echo "run_bench: without Go: golang-go is not there"
+fi
 echo_row=
 [ "$(nproc)" -lt 2 ] || echo_row='|^tcp_echo_1$'
 timeout 150 "$root/scripts/bench.sh" --quick --peers "$peers" --no-install --numio "$bench" \
-    --filter "^spawn_join_10k\$$echo_row" --rounds 1 --samples 1 --workers 1 \
+    --filter "^(spawn_join_10k|mutex_uncontended)\$$echo_row" --rounds 1 --samples 1 --workers 1 \
     --json "$work/table.json" >"$work/table" 2>"$work/err" ||
     fail "bench.sh: status $?: $(tail -n 20 "$work/err" "$work/table")"
 grep -q '^spawn_join_10k_co .*ns/op' "$work/table" || fail "bench.sh: no row of coroutines"
 [ -z "$echo_row" ] || grep -q '^tcp_echo_1_p99 .*us ' "$work/table" || fail "bench.sh: no echo row"
-[ "$peers" = none ] || grep -q '"runtime": "tokio"' "$work/table.json" || fail "bench.sh: no Tokio"
+for peer in ${peers#none}; do
+    grep -q "\"scenario\": \"mutex_uncontended\", \"runtime\": \"$peer\"" "$work/table.json" ||
+        fail "bench.sh: no $peer"
+done
 
 # --io: rows of TCP, UDP and files in one table, beside the peers that can be built here; those that
 # cannot be are named with the reason.
@@ -144,7 +152,7 @@ PYTHON
 fi
 # Without what they are built with, peers are skipped and older programs of theirs go.
 mkdir -p "$work/peers" "$work/tools"
-touch "$work/peers/go-echo" "$work/peers/tokio-peer"
+touch "$work/peers/go-peer" "$work/peers/tokio-peer"
 for tool in bash dirname mkdir rm find sort tail; do
     ln -s "$(command -v "$tool")" "$work/tools/$tool"
 done

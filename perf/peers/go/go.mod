@@ -1,3 +1,3 @@
-module numio.example/go-echo
+module numio.example/go-peer
 
 go 1.19

@@ -1,68 +1,144 @@
 // SPDX-License-Identifier: MIT
 
-// go-echo: the TCP echo scenarios on Go: a goroutine per connection reads what there is and
-// writes it back.
-//
-// Usage: go-echo --port P [--workers N] | --version
+// go-peer: the scenarios of perf/SCENARIOS.md about time, locks and messages on Go, and a TCP echo
+// server.
 package main
 
 import (
 	"flag"
 	"fmt"
-	"net"
 	"os"
+	"regexp"
 	"runtime"
 )
 
-const bufferBytes = 4096
+type scenario struct {
+	name string
+	also []string // the further lines that its run yields
+	run  func(o *options) ([]series, error)
+}
+
+var scenarios = []scenario{
+	{"mpsc_1p", nil, mpsc1},
+	{"mpsc_4p", nil, mpsc4},
+	{"oneshot", nil, oneshot},
+	{"request_reply", nil, requestReply},
+	{"mutex_uncontended", nil, mutexUncontended},
+	{"semaphore_uncontended", nil, semaphoreUncontended},
+	{"mutex_contended", nil, mutexContended},
+	{"timer_insert_cancel", nil, timerInsertCancel},
+	{"timer_insert_cancel_100k", nil, timerInsertCancel100k},
+	{"timer_fire_100k", []string{"timer_fire_100k_late_p99"}, timerFire100k},
+	{"sleep_1ms", []string{"sleep_1ms_p99"}, sleep1ms},
+	{"sleep_100us", []string{"sleep_100us_p99"}, sleep100us},
+}
+
+type options struct {
+	list, quick     bool
+	rounds, workers int
+	json            string
+	filter          *regexp.Regexp
+}
 
 func die(what string, err error) {
-	fmt.Fprintf(os.Stderr, "go-echo: %s: %v\n", what, err)
+	fmt.Fprintf(os.Stderr, "go-peer: %s: %v\n", what, err)
 	os.Exit(1)
 }
 
-func echo(conn *net.TCPConn) {
-	defer conn.Close()
-	buffer := make([]byte, bufferBytes)
-	for {
-		got, err := conn.Read(buffer)
-		if err != nil { // the client has gone, in peace or not
-			return
+func version() string {
+	return runtime.Version()[len("go"):]
+}
+
+func parse() *options {
+	o := &options{}
+	filter := flag.String("filter", "", "only scenarios whose names match this expression")
+	showsVersion := flag.Bool("version", false, "say which Go this is")
+	flag.BoolVar(&o.list, "list", false, "name the scenarios")
+	flag.BoolVar(&o.quick, "quick", false, "a smoke test, no figures to quote")
+	flag.StringVar(&o.json, "json", "", "append lines to this file, and print a table")
+	flag.IntVar(&o.rounds, "rounds", 0, "samples")
+	flag.IntVar(&o.workers, "workers", runtime.NumCPU(),
+		"threads that run Go code at the same time (GOMAXPROCS)")
+	flag.Usage = func() {
+		fmt.Fprintln(os.Stderr, "Usage: go-peer [options] | go-peer echo --port P [--workers N]")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if *showsVersion {
+		fmt.Println("go", version())
+		os.Exit(0)
+	}
+	if o.workers < 1 || o.rounds < 0 || flag.NArg() != 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	if o.rounds == 0 {
+		o.rounds = 11
+		if o.quick {
+			o.rounds = 3
 		}
-		if _, err = conn.Write(buffer[:got]); err != nil {
-			return
+	}
+	var err error
+	if o.filter, err = regexp.Compile(*filter); err != nil {
+		die("--filter", err)
+	}
+	return o
+}
+
+func (s *scenario) names() []string {
+	return append([]string{s.name}, s.also...)
+}
+
+func (s *scenario) isWanted(o *options) bool {
+	for _, name := range s.names() {
+		if o.filter.MatchString(name) {
+			return true
+		}
+	}
+	return false
+}
+
+func list(o *options) {
+	for i := range scenarios {
+		for _, name := range scenarios[i].names() {
+			if o.filter.MatchString(name) {
+				fmt.Println(name)
+			}
+		}
+	}
+}
+
+func runAll(o *options) {
+	out := openSink(o)
+	for i := range scenarios {
+		s := &scenarios[i]
+		if !s.isWanted(o) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "go: %s ...\n", s.name)
+		all, err := s.run(o)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "%s: skipped: %v\n", s.name, err)
+			continue
+		}
+		for _, one := range all {
+			if o.filter.MatchString(one.name) {
+				out.put(&one)
+			}
 		}
 	}
 }
 
 func main() {
-	port := flag.Uint("port", 65536, "listen on 127.0.0.1 and this port; 0: one that is free")
-	workers := flag.Int("workers", 1, "threads that run Go code at the same time (GOMAXPROCS)")
-	version := flag.Bool("version", false, "say which Go this is")
-	flag.Parse()
-	if *version {
-		fmt.Println("go", runtime.Version()[len("go"):])
+	if len(os.Args) > 1 && os.Args[1] == "echo" {
+		serveEcho(os.Args[2:])
 		return
 	}
-	if *port > 65535 || *workers < 1 || flag.NArg() != 0 {
-		flag.Usage()
-		os.Exit(1)
+	o := parse()
+	if o.list {
+		list(o)
+		return
 	}
-	runtime.GOMAXPROCS(*workers)
-	at := net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(*port)}
-	listener, err := net.ListenTCP("tcp4", &at)
-	if err != nil {
-		die("listen", err)
-	}
-	fmt.Println("listening on", listener.Addr())
-	for {
-		conn, err := listener.AcceptTCP()
-		if err != nil {
-			die("accept", err)
-		}
-		if err = conn.SetNoDelay(true); err != nil {
-			die("TCP_NODELAY", err)
-		}
-		go echo(conn)
-	}
+	runtime.GOMAXPROCS(o.workers)
+	runAll(o)
 }
