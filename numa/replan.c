@@ -241,6 +241,16 @@ static void judge_spinning(struct replan *r)
     }
 }
 
+bool nio_mask_is_wish(const cpu_set_t *bound, const cpu_set_t *mask, const cpu_set_t *before,
+                      const cpu_set_t *now)
+{
+    cpu_set_t common, was, is;
+    CPU_AND(&common, before, now);
+    CPU_AND(&was, bound, &common);
+    CPU_AND(&is, mask, &common);
+    return !CPU_EQUAL(&was, &is);
+}
+
 void nio_replan(const struct nio_plan *plan, const struct nio_replan_facts *facts,
                 struct nio_seat *ret_workers, struct nio_seat *ret_sqs)
 {

@@ -65,6 +65,12 @@ void nio_replan(const struct nio_plan *plan, const struct nio_replan_facts *fact
 void nio_seat_cpus(const struct nio_plan *plan, const cpu_set_t *allowed,
                    const struct nio_seat *seat, cpu_set_t *ret_cpus);
 
+/* Whether the mask of a thread tells of somebody's wish about it: it differs from what the thread
+ * was bound to in CPUs that the process could use `before` and can use `now`.  Others appear in a
+ * mask, and vanish from it, as they are plugged in and out. */
+bool nio_mask_is_wish(const cpu_set_t *bound, const cpu_set_t *mask, const cpu_set_t *before,
+                      const cpu_set_t *now);
+
 /* Whether the plan knows all of `cpus`. */
 bool nio_plan_knows(const struct nio_plan *plan, const cpu_set_t *cpus);
 

@@ -18,8 +18,10 @@
  *
  * A mask without the planned CPU, although the process may use that, is somebody's wish about this
  * one thread (taskset -p): it is left alone.  A mask that has it among others is the kernel's
- * doing, and is narrowed again.  Masks of different threads are not read at the same moment; what
- * looks wrong because of that is put right by the next look.
+ * doing, and is narrowed again.  So is a CPU in it that has come back to the process: the mask that
+ * the kernel gave a thread when its own CPU went may name others that went later.  Masks of
+ * different threads are not read at the same moment; what looks wrong because of that is put right
+ * by the next look.
  *
  * Cost: a look is one system call per worker and per SQ thread, and two more: with the default of
  * one second and 64 workers 70 calls a second, some 20 us of one CPU.  The thread is not bound to a
@@ -63,8 +65,9 @@ static bool is_in(int cpu, const cpu_set_t *set)
     return cpu >= 0 && cpu < CPU_SETSIZE && CPU_ISSET(cpu, set);
 }
 
-/* True if the thread is bound otherwise than it was left. */
-static bool look_at(struct nio_cpu_watch *watch, unsigned i)
+/* True if the thread is bound otherwise than it was left.  `before`: what the process could use at
+ * the last look. */
+static bool look_at(struct nio_cpu_watch *watch, unsigned i, const cpu_set_t *before)
 {
     struct watched *thread = &watch->threads[i];
     cpu_set_t mask;
@@ -74,7 +77,8 @@ static bool look_at(struct nio_cpu_watch *watch, unsigned i)
     bool has_changed = !CPU_EQUAL(&mask, &thread->bound);
     if (has_changed) {
         /* Without any CPU it sleeps, and has not been moved yet. */
-        watch->is_outside[i] = !is_in(thread->home, &mask) && CPU_COUNT(&mask) > 0;
+        if (nio_mask_is_wish(&thread->bound, &mask, before, &watch->allowed))
+            watch->is_outside[i] = !is_in(thread->home, &mask) && CPU_COUNT(&mask) > 0;
         watch->outside[i] = mask;
         thread->bound = mask;
     }
@@ -147,10 +151,11 @@ static void look(struct nio_cpu_watch *watch)
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) == 0)
         return; /* its own CPU is on its way out */
-    bool has_changed = watch->is_unsettled || !CPU_EQUAL(&allowed, &watch->allowed);
+    cpu_set_t before = watch->allowed;
+    bool has_changed = watch->is_unsettled || !CPU_EQUAL(&allowed, &before);
     watch->allowed = allowed;
     for (unsigned i = 0; i < watch->count; i++)
-        has_changed |= look_at(watch, i);
+        has_changed |= look_at(watch, i, &before);
     if (has_changed)
         replan(watch);
 }

@@ -23,6 +23,34 @@ struct scene {
     bool has_sq;
 };
 
+static cpu_set_t cpus_of(unsigned bits)
+{
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    for (unsigned i = 0; i < 8; i++)
+        if (bits >> i & 1)
+            CPU_SET(i, &cpus);
+    return cpus;
+}
+
+static bool is_wish(unsigned bound, unsigned mask, unsigned before, unsigned now)
+{
+    cpu_set_t sets[] = { cpus_of(bound), cpus_of(mask), cpus_of(before), cpus_of(now) };
+    return nio_mask_is_wish(&sets[0], &sets[1], &sets[2], &sets[3]);
+}
+
+Test(replan, cpus_that_come_and_go_are_nobody_s_wish)
+{
+    cr_assert(is_wish(0x4, 0x8, 0xf, 0xf), "from CPU 2 to 3");
+    cr_assert(is_wish(0x4, 0xf, 0xf, 0xf), "widened");
+    cr_assert(is_wish(0x4, 0x3, 0xf, 0xb), "CPU 2 has gone, and it was moved: the caller knows");
+    /* Bound to 0 and 1 for want of its own; the kernel had written 0, 1 and 3 when 3 was there. */
+    cr_assert_not(is_wish(0x3, 0xb, 0x3, 0xf), "CPUs 2 and 3 have come back");
+    cr_assert(is_wish(0x3, 0x9, 0x3, 0xf), "somebody has taken CPU 1 from it meanwhile");
+    cr_assert_not(is_wish(0xc, 0x4, 0xf, 0x7), "CPU 3 has gone");
+    cr_assert_not(is_wish(0x4, 0x4, 0xf, 0xf), "nothing has changed");
+}
+
 static void scene_start(struct scene *scene, const char *machine, bool want_sq)
 {
     struct nio_plan_options options = { .sq_thread_cpu = -1, .want_sq = want_sq };

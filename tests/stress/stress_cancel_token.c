@@ -17,11 +17,12 @@ enum { THREADS = 4, DEPTH_MAX = 5, TASKS_MAX = 6, ROUNDS_MIN = 50 };
 static const uint64_t late_ns = 3600000000000ull;
 
 static struct numio_handle *handle;
-static uint64_t stop_ns;
+static uint64_t end_ns;
 
 struct round {
     struct numio_cancel_token *root;
     uint64_t told; /* written before the root is cancelled, read by those who see that */
+    bool goes_on;  /* written by the first driver between the last two meetings of a round */
 };
 
 static struct stress_barrier meeting = { .threads = THREADS };
@@ -95,8 +96,7 @@ static void come_and_go(struct driver *self)
 static void *run_driver(void *arg)
 {
     struct driver *self = arg;
-    bool goes_on = true;
-    while (goes_on) {
+    while (shared.goes_on) {
         if (self->index == 0)
             STRESS_CHECK(numio_cancel_token_create(NULL, &shared.root) == 0);
         stress_meet(&meeting);
@@ -110,15 +110,11 @@ static void *run_driver(void *arg)
             hang_on(self);
         }
         stress_meet(&meeting);
-        goes_on = self->rounds < ROUNDS_MIN || nio_now_ns() < stop_ns;
         if (self->index == 0) {
             numio_cancel_token_unref(shared.root);
-            if (!goes_on)
-                stop_ns = 0; /* for all */
+            shared.goes_on = self->rounds < ROUNDS_MIN || nio_now_ns() < end_ns;
         }
         self->rounds++;
-        stress_meet(&meeting);
-        goes_on = stop_ns != 0;
         stress_meet(&meeting);
     }
     return NULL;
@@ -130,7 +126,8 @@ int main(void)
     static struct driver drivers[THREADS];
     struct numio_config config;
     struct numio_runtime *runtime;
-    stop_ns = stress_start(&seed);
+    end_ns = stress_start(&seed);
+    shared.goes_on = true;
     STRESS_CHECK(numio_config_init(&config, sizeof config) == 0);
     config.topology = "pack:2 numa:1 core:1 pu:1";
     STRESS_CHECK(numio_runtime_create(&config, &runtime) == 0);
