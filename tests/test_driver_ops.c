@@ -591,3 +591,28 @@ Test(driver_ops, transfers_have_the_images_that_liburing_makes)
     numio_op_prep(&theirs, prep_send, &t);
     cr_assert_arr_eq(ours._sqe, theirs._sqe, sizeof ours._sqe, "send");
 }
+
+EACH_PROFILE(driver_ops, a_park_ends_before_the_timer_by_what_it_was_told, .timeout = 30)
+{
+    const uint64_t early_ns = 40000000, delay_ns = 60000000;
+    struct numio_op op;
+    (void)nio_driver_reap(driver, 1);
+    nio_driver_park(driver, 0);
+    cr_assert_eq(nio_driver_park_until_ns(driver), NIO_TIME_NONE, "there was no timer");
+    uint64_t start_ns = nio_now_ns();
+    numio_op_timeout(&op, delay_ns);
+    harness_submit(driver, &op);
+    uint64_t deadline_ns = nio_driver_next_timer_ns(driver);
+    nio_driver_park_early(driver, early_ns);
+    nio_driver_park(driver, -1);
+    uint64_t until_ns = nio_driver_park_until_ns(driver);
+    cr_assert(until_ns == deadline_ns - early_ns && until_ns - start_ns >= delay_ns - early_ns);
+    cr_assert_geq(nio_now_ns(), until_ns);
+    /* The timer itself is as late as ever. */
+    while (nio_driver_reap(driver, 8) == 0)
+        nio_driver_park(driver, -1); /* returns at once now */
+    cr_assert_geq(nio_now_ns(), deadline_ns);
+    nio_driver_park_early(driver, 0);
+    nio_driver_park(driver, 0);
+    cr_assert_eq(nio_driver_park_until_ns(driver), NIO_TIME_NONE);
+}

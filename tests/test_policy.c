@@ -3,6 +3,8 @@
 
 #include <criterion/criterion.h>
 
+#include "tests/seeded.h"
+
 TestSuite(policy, .timeout = 60);
 
 Test(policy, the_gate_between_nodes_opens_with_time)
@@ -42,6 +44,28 @@ Test(policy, one_long_pause_does_not_outweigh_many_short_ones)
     cr_assert_leq(nio_policy_idle_average(0, UINT64_MAX, false, spin_ns), spin_ns);
     cr_assert_leq(nio_policy_idle_average(1000, UINT64_MAX / 2, true, spin_ns), spin_ns + 1000);
     cr_assert_leq(settled(8 * spin_ns, UINT64_MAX, false, spin_ns), 8 * spin_ns);
+}
+
+Test(policy, a_worker_is_woken_so_early_that_three_wakes_in_four_come_after_the_deadline)
+{
+    const uint64_t spin_ns = 50000;
+    struct nio_rng rng = seeded_rng(0xea717);
+    uint64_t early_ns = 0;
+    unsigned before = 0, steps = 20000;
+    for (unsigned i = 0; i < steps; i++) {
+        uint64_t late_ns = 20000 + nio_rng_below(&rng, 20000);
+        before += late_ns < early_ns;
+        early_ns = nio_policy_early(early_ns, late_ns, spin_ns);
+    }
+    cr_assert(early_ns > 20000 && early_ns < 32000, "%llu", (unsigned long long)early_ns);
+    cr_assert(before > steps / 5 && before < steps * 3 / 10, "%u of %u", before, steps);
+    /* Never more than it may spin, and not at all where wakes are at once. */
+    for (unsigned i = 0; i < 1000; i++)
+        early_ns = nio_policy_early(early_ns, UINT64_MAX, spin_ns);
+    cr_assert_eq(early_ns, spin_ns);
+    for (unsigned i = 0; i < 1000; i++)
+        early_ns = nio_policy_early(early_ns, 0, spin_ns);
+    cr_assert_eq(early_ns, 0);
 }
 
 Test(policy, half_is_taken_near_and_a_few_or_a_quarter_far)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Promises of numio/time.h on the machine's clock: nothing ends early, what has passed ends at
  * once, intervals do not drift, tolerances make timers share their wakes. */
+#include "runtime/sched/worker.h"
 #include "tests/runtime_fixture.h"
 #include "tests/seeded.h"
 #include "tests/steps.h"
 
-enum { MS = 1000000, SLEEPERS = 200 };
+enum { MS = 1000000, SLEEPERS = 200, EARLY_SLEEPS = 100, EARLY_DELAY_NS = 300000 };
 
 static int64_t last_line; /* what went wrong, for the message */
 
@@ -229,4 +230,35 @@ FIXTURE_EACH(time, what_is_ready_is_had_within_a_limit, .timeout = 30)
     cr_assert_eq(run(runtime, has_come, ends), 0, "line %ld", (long)last_line);
     (void)close(ends[0]);
     (void)close(ends[1]);
+}
+
+/* ---- early wakes --------------------------------------------------------------------------- */
+
+static int64_t sleep_often(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 0; i < EARLY_SLEEPS; i++) {
+        uint64_t until_ns = numio_now_ns() + EARLY_DELAY_NS;
+        EXPECT(numio_sleep_until(until_ns) == 0);
+        EXPECT(numio_now_ns() >= until_ns);
+    }
+    return 0;
+}
+
+Test(time, a_sleeper_is_woken_as_early_as_wakes_are_late_unless_it_parks_at_once, .timeout = 30)
+{
+    const enum numio_idle_policy policies[] = { NUMIO_IDLE_BALANCED, NUMIO_IDLE_PARK };
+    for (unsigned i = 0; i < 2; i++) {
+        struct numio_config config = fixture_config(NUMIO_DRIVER_EPOLL, 1);
+        struct numio_runtime *runtime;
+        config.idle = policies[i];
+        cr_assert_eq(numio_runtime_create(&config, &runtime), 0);
+        struct numio_handle *handle = numio_runtime_handle(runtime);
+        cr_assert_eq(numio_block_on(handle, sleep_often, NULL), 0);
+        const struct nio_worker *worker = handle->workers[0];
+        cr_assert_eq(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), 0);
+        cr_assert_leq(worker->early_ns, handle->config.spin_ns);
+        cr_assert_eq(worker->early_ns > 0, config.idle != NUMIO_IDLE_PARK && worker->can_spin);
+        numio_runtime_destroy(runtime);
+    }
 }

@@ -30,6 +30,7 @@ int nio_driver_base_init(struct nio_driver *driver, const struct nio_driver_opti
     driver->profile = options->profile;
     driver->timeline = options->timeline ? options->timeline : &nio_timeline_real;
     nio_wheel_init(&driver->wheel);
+    driver->park_until_ns = NIO_TIME_NONE;
     atomic_init(&driver->wake, NIO_DRIVER_AWAKE);
     driver->wake_fd = -1;
     if (nio_fault_now())
@@ -369,8 +370,19 @@ void nio_driver_count_result(struct nio_driver_tally *tally, const struct numio_
         count(&tally->bytes_out, (uint64_t)result, is_owner);
 }
 
+void nio_driver_park_early(struct nio_driver *driver, uint64_t early_ns)
+{
+    driver->early_ns = early_ns;
+}
+
+uint64_t nio_driver_park_until_ns(const struct nio_driver *driver)
+{
+    return driver->park_until_ns;
+}
+
 int64_t nio_driver_park_limit(struct nio_driver *driver, int64_t timeout_ns)
 {
+    driver->park_until_ns = NIO_TIME_NONE;
     if (driver->ended.head)
         return 0;
     if (nio_wheel_next_ns(&driver->wheel) == NIO_TIME_NONE)
@@ -384,8 +396,10 @@ int64_t nio_driver_park_limit(struct nio_driver *driver, int64_t timeout_ns)
     if (nio_timeline_stands(driver->timeline))
         return timeout_ns; /* who moves the time wakes the owner */
     uint64_t left_ns = next_ns - now_ns;
+    left_ns = left_ns > driver->early_ns ? left_ns - driver->early_ns : 0;
     if (timeout_ns >= 0 && (uint64_t)timeout_ns < left_ns)
         return timeout_ns;
+    driver->park_until_ns = now_ns + left_ns;
     return left_ns < INT64_MAX ? (int64_t)left_ns : INT64_MAX;
 }
 

@@ -123,6 +123,12 @@ void nio_driver_arm(struct nio_driver *driver, struct numio_op *op, uint64_t dea
 /* Any worker: takes a timeout that was submitted here back, which then never completes.  False: its
  * time has come, it has been or will be completed. */
 NIO_NODISCARD bool nio_driver_take_timer(struct nio_driver *driver, struct numio_op *op);
+/* Owner: parks from now on end so much before the earliest timer; the owner, who is there in time
+ * then, looks until it is due. */
+void nio_driver_park_early(struct nio_driver *driver, uint64_t early_ns);
+/* Owner, after a park: when it was to end for a timer, by the time of the timers;
+ * NIO_TIME_NONE (time/wheel.h): it had no such limit. */
+uint64_t nio_driver_park_until_ns(const struct nio_driver *driver);
 /* Owner: has others read the earliest timer as exactly as the next function can tell it. */
 void nio_driver_settle_timers(struct nio_driver *driver);
 /* Any thread: when the earliest timer ends, NIO_TIME_NONE (time/wheel.h) without one. */

@@ -59,8 +59,10 @@ struct nio_driver {
     NIO_CACHE_ALIGNED struct nio_op_queue ended;
     _Atomic bool has_ended;
     bool flush_wanted;
-    bool is_abandoned; /* by streams that were not closed: they end with the ring */
-    bool is_eager;     /* something that is to be flushed should not wait for a park */
+    bool is_abandoned;      /* by streams that were not closed: they end with the ring */
+    bool is_eager;          /* something that is to be flushed should not wait for a park */
+    uint64_t early_ns;      /* parks end so much before the earliest timer */
+    uint64_t park_until_ns; /* when the last park was to end for a timer, or NIO_TIME_NONE */
     struct nio_driver_tally by_owner;
 
     /* any thread, RMW */

@@ -76,6 +76,18 @@ static inline uint64_t nio_policy_idle_average(uint64_t average_ns, uint64_t pau
     return average_ns - average_ns / NIO_IDLE_WEIGHT + pause_ns / NIO_IDLE_WEIGHT;
 }
 
+/* How much before its earliest timer a worker is to be woken, so that it is there in time: kept
+ * where one wake in four comes before the deadline, and is spun off, and three come after it.  A
+ * step is a 64th of `spin_ns`, which is also the most.  `late_ns`: how long after the asked moment
+ * it woke. */
+static inline uint64_t nio_policy_early(uint64_t early_ns, uint64_t late_ns, uint64_t spin_ns)
+{
+    uint64_t step_ns = spin_ns / 64 + 1;
+    if (late_ns > early_ns)
+        return early_ns + step_ns < spin_ns ? early_ns + step_ns : spin_ns;
+    return early_ns > 3 * step_ns ? early_ns - 3 * step_ns : 0;
+}
+
 /* Whether work of a queue so deep may leave its node. */
 static inline bool nio_policy_may_leave(uint32_t depth)
 {

@@ -6,6 +6,7 @@
  * for what a worker in a long poll keeps to itself: its LIFO slot and its ring.
  */
 #include "runtime/base/clock.h"
+#include "runtime/sched/policy.h"
 #include "runtime/sched/source.h"
 #include "runtime/sched/still.h"
 #include "runtime/sched/worker.h"
@@ -49,6 +50,20 @@ static void trim_stacks(struct nio_worker *worker)
         (void)nio_stack_depot_trim(worker->node->stacks, nio_now_ns()); /* a figure only */
 }
 
+/* Parks so that it is back when its earliest timer is due, and learns how late it was. */
+static void park(struct nio_worker *worker, int64_t timeout_ns)
+{
+    bool may_spin = nio_may_spin(worker);
+    nio_driver_park_early(worker->driver, may_spin ? worker->early_ns : 0);
+    nio_worker_park(worker, timeout_ns);
+    uint64_t now_ns = nio_timeline_now_ns(&worker->handle->timeline);
+    uint64_t asked_ns = nio_driver_park_until_ns(worker->driver);
+    if (may_spin && now_ns >= asked_ns)
+        worker->early_ns =
+            nio_policy_early(worker->early_ns, now_ns - asked_ns, worker->handle->config.spin_ns);
+    nio_clock_keep(nio_now_ns());
+}
+
 /* Sleeps until woken.  The announcement, the last look, and only then the park: idle.h. */
 static void sleep_until_woken(struct nio_worker *worker)
 {
@@ -70,8 +85,7 @@ static void sleep_until_woken(struct nio_worker *worker)
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_park);
         trim_stacks(worker);
         nio_count(&worker->counters.parks, 1);
-        nio_worker_park(worker, is_watcher ? NIO_WATCH_NS : -1);
-        nio_clock_keep(nio_now_ns());
+        park(worker, is_watcher ? NIO_WATCH_NS : -1);
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_unpark);
         if (is_watcher)
             /* relaxed: as above */
@@ -101,7 +115,7 @@ struct nio_task *nio_idle(struct nio_worker *worker, bool may_block)
         if (worker->is_leaving)
             return NULL;
     }
-    bool spins = may_block && nio_wants_spin(worker);
+    bool spins = may_block && (nio_wants_spin(worker) || nio_timer_is_near(worker));
     /* What will wait in any case is submitted by the same system call that sleeps. */
     if (!may_block || spins || nio_driver_is_eager(worker->driver))
         nio_flush_own(worker);

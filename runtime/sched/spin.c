@@ -9,6 +9,10 @@
  * The policy spin never stops, park never starts.  A worker never spins while its SQ thread needs
  * the core, nor when a CPU carries two of the plan's threads.
  *
+ * Who sleeps until a timer is woken a little before it and spins the rest, so that the timer does
+ * not wait for the kernel's wake: as much before as wakes have been late lately (policy.h), and
+ * spin_ns at most.
+ *
  * The first looks are at home only, and cost loads: an answer from another worker often comes
  * sooner than a search would take.  Then every few looks one is a search, as one of the node's
  * searchers (idle.h), and the clock is read.
@@ -71,6 +75,15 @@ bool nio_wants_spin(const struct nio_worker *worker)
            (config->idle == NUMIO_IDLE_SPIN || worker->idle_average_ns <= config->spin_ns);
 }
 
+bool nio_timer_is_near(const struct nio_worker *worker)
+{
+    uint64_t next_ns = nio_driver_next_timer_ns(worker->driver);
+    if (next_ns == NIO_TIME_NONE || worker->early_ns == 0 || !nio_may_spin(worker))
+        return false;
+    uint64_t now_ns = nio_timeline_now_ns(&worker->handle->timeline);
+    return next_ns <= now_ns || next_ns - now_ns <= worker->early_ns;
+}
+
 /* A look at what only this worker or its node can be sent; loads, where there is nothing. */
 struct nio_task *nio_look_home(struct nio_worker *worker)
 {
@@ -108,7 +121,8 @@ struct nio_task *nio_spin(struct nio_worker *worker)
         return NULL;
     bool is_endless = worker->handle->config.idle == NUMIO_IDLE_SPIN;
     uint64_t limit_ns = worker->handle->config.spin_ns;
-    if (!is_endless && worker->idle_average_ns > limit_ns)
+    bool is_for_timer = nio_timer_is_near(worker);
+    if (!is_endless && !is_for_timer && worker->idle_average_ns > limit_ns)
         return NULL;             /* it has not paid lately */
     for (uint32_t i = 1;; i++) { /* bounded by limit_ns, or by the end of the runtime */
         bool is_wide = i > SPIN_HOME_LOOKS && i % SPIN_SEARCH_INTERVAL == 0;
@@ -128,7 +142,8 @@ struct nio_task *nio_spin(struct nio_worker *worker)
             nio_clock_keep(now_ns);
             if (worker->idle_since_ns == 0)
                 worker->idle_since_ns = now_ns;
-            else if (!is_endless && now_ns - worker->idle_since_ns >= limit_ns)
+            else if (!is_endless && now_ns - worker->idle_since_ns >= limit_ns &&
+                     !nio_timer_is_near(worker))
                 return NULL;
         }
         nio_cpu_relax();

@@ -173,6 +173,7 @@ struct nio_worker {
     uint8_t direct_state;         /* enum nio_direct_state: of the ring's table of files */
     _Atomic uint32_t direct_free; /* its free entries; any worker, RMW */
     uint64_t idle_since_ns;       /* 0 while busy */
+    uint64_t early_ns;            /* how much before a timer it is woken, to be there in time */
     uint64_t idle_average_ns;     /* how long it took work to come lately, weighted */
     bool has_slept;               /* in the present pause */
     struct nio_watch lifo_watch, queue_watch; /* for siblings that keep work to themselves */
@@ -291,7 +292,10 @@ void nio_maintain(struct nio_worker *worker);
 /* sched/spin.c; the owner only. */
 /* Whether spinning is allowed, and has paid lately. */
 bool nio_wants_spin(const struct nio_worker *worker);
-/* Looks around until something turns up, NULL when spinning has cost as much as a sleep would. */
+/* Whether its earliest timer is due so soon that a sleep would end too late. */
+bool nio_timer_is_near(const struct nio_worker *worker);
+/* Looks around until something turns up, NULL when spinning has cost as much as a sleep would and
+ * no timer is near. */
 struct nio_task *nio_spin(struct nio_worker *worker);
 /* One look, at what can only come to this worker or its node; and one around. */
 struct nio_task *nio_look_home(struct nio_worker *worker);
