@@ -24,15 +24,17 @@ struct sync_case {
     bool (*is_clean)(void *object);
     void *object;
     struct numio_wait_queue_ *waits;
+    struct numio_wait_queue_ *locked_by; /* whose lock guards them, NULL: their own */
 };
 
 static inline size_t sync_waiters(const struct sync_case *c)
 {
     size_t count = 0;
-    nio_wait_queue_acquire(c->waits);
+    struct numio_wait_queue_ *locked = c->locked_by ? c->locked_by : c->waits;
+    nio_wait_queue_acquire(locked);
     for (struct numio_op *op = c->waits->_first; op; op = nio_wait_next(op))
         count++;
-    nio_wait_queue_release(c->waits);
+    nio_wait_queue_release(locked);
     return count;
 }
 

@@ -246,7 +246,7 @@ static void prep(struct numio_op *op, void *barrier)
 static int64_t meet_futures(void *arg)
 {
     struct choice *c = arg;
-    struct sync_case s = { .prep = prep, .object = &c->barrier, .waits = &c->barrier._waits };
+    struct sync_case s = { .prep = prep, .object = &c->barrier, .waits = &c->barrier._waits, NULL };
     struct numio_join *joins[3];
     int64_t result, leaders = 0;
     EXPECT(sync_spawn_future(&s, true, NULL, &joins[0]) == 0); /* aborted: it has not come */
@@ -274,7 +274,7 @@ FIXTURE_EACH(barrier, futures_meet_and_an_aborted_one_has_not_come, .timeout = 3
 Test(barrier, waiting_inside_of_a_poll_is_refused, .timeout = 30)
 {
     struct numio_barrier barrier = NUMIO_BARRIER_INIT(2);
-    struct sync_case c = { .prep = prep, .object = &barrier, .waits = &barrier._waits };
+    struct sync_case c = { .prep = prep, .object = &barrier, .waits = &barrier._waits, NULL };
     struct numio_runtime *runtime = fixture_start(1);
     struct sync_case *pointer = &c;
     struct numio_future future = { .poll = sync_blocking_poll,
@@ -308,7 +308,7 @@ static bool is_clean(void *barrier)
 Test(barrier, at_shutdown_all_waits_end, .timeout = 30)
 {
     struct numio_barrier barrier;
-    struct sync_case c = { prep, block, give, is_clean, &barrier, &barrier._waits };
+    struct sync_case c = { prep, block, give, is_clean, &barrier, &barrier._waits, NULL };
     sync_check_shutdown(&c);
 }
 

@@ -294,7 +294,7 @@ static int64_t invite(struct hall *h, struct guest *guests, struct numio_join **
 
 static size_t count(struct numio_wait_queue_ *waits)
 {
-    struct sync_case c = { .waits = waits };
+    struct sync_case c = { .waits = waits, NULL };
     return sync_waiters(&c);
 }
 

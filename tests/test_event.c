@@ -152,28 +152,28 @@ FIXTURE_EACH(event, a_wait_is_late_selected_polled_or_refused, .timeout = 60)
 {
     struct numio_event event;
     numio_event_init(&event);
-    struct sync_case c = { prep, block, give, is_clean, &event, &event._waits };
+    struct sync_case c = { prep, block, give, is_clean, &event, &event._waits, NULL };
     sync_check(runtime, &c);
 }
 
 Test(event, a_lost_selection_is_passed_over, .timeout = 30)
 {
     struct numio_event event = NUMIO_EVENT_INIT;
-    struct sync_case c = { prep, block, give, is_clean, &event, &event._waits };
+    struct sync_case c = { prep, block, give, is_clean, &event, &event._waits, NULL };
     sync_check_on_one_worker(&c, sync_lost_steps);
 }
 
 Test(event, an_aborted_future_has_changed_nothing, .timeout = 30)
 {
     struct numio_event event = NUMIO_EVENT_INIT;
-    struct sync_case c = { prep, block, give, is_clean, &event, &event._waits };
+    struct sync_case c = { prep, block, give, is_clean, &event, &event._waits, NULL };
     sync_check_on_one_worker(&c, sync_give_back_steps);
 }
 
 Test(event, at_shutdown_all_waits_end, .timeout = 30)
 {
     struct numio_event event = NUMIO_EVENT_INIT;
-    struct sync_case c = { prep, block, give, is_clean, &event, &event._waits };
+    struct sync_case c = { prep, block, give, is_clean, &event, &event._waits, NULL };
     sync_check_shutdown(&c);
 }
 

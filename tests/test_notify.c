@@ -260,7 +260,7 @@ Test(notify, notify_waiters_is_for_all_that_wait_or_are_prepared, .timeout = 30)
 static int64_t pass_on(void *arg)
 {
     struct hall *h = arg;
-    struct sync_case c = { .waits = &h->notify._waits };
+    struct sync_case c = { .waits = &h->notify._waits, NULL };
     struct guest guests[TASKS];
     struct numio_join *joins[TASKS];
     EXPECT(invite(h, guests, joins) == 0);
@@ -366,7 +366,7 @@ static bool is_clean(void *notify)
 
 static struct sync_case case_of(struct numio_notify *notify)
 {
-    return (struct sync_case){ prep, block, give_one, is_clean, notify, &notify->_waits };
+    return (struct sync_case){ prep, block, give_one, is_clean, notify, &notify->_waits, NULL };
 }
 
 FIXTURE_EACH(notify, a_wait_is_late_selected_polled_or_refused_and_takes_nothing, .timeout = 60)

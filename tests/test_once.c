@@ -377,8 +377,8 @@ static bool is_done(void *once)
 static struct sync_case case_of(struct numio_once *once, bool is_for_good)
 {
     if (is_for_good)
-        return (struct sync_case){ prep, block, give_for_good, is_done, once, &once->_waits };
-    return (struct sync_case){ prep, block, give, is_clean, once, &once->_waits };
+        return (struct sync_case){ prep, block, give_for_good, is_done, once, &once->_waits, NULL };
+    return (struct sync_case){ prep, block, give, is_clean, once, &once->_waits, NULL };
 }
 
 FIXTURE_EACH(once, a_wait_is_late_selected_polled_or_refused_and_takes_nothing, .timeout = 60)

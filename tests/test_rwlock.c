@@ -495,10 +495,10 @@ static bool was_read(void *arg)
 static struct sync_case case_of(struct numio_rwlock *lock, bool is_shared)
 {
     if (is_shared)
-        return (struct sync_case){ prep_read, block_readers, give_to_reader,
-                                   was_read,  lock,          &lock->_waits };
-    return (struct sync_case){ prep_write,  block_writers, give_to_writer,
-                               was_written, lock,          &lock->_waits };
+        return (struct sync_case){ prep_read,     block_readers, give_to_reader, was_read, lock,
+                                   &lock->_waits, NULL };
+    return (struct sync_case){ prep_write,    block_writers, give_to_writer, was_written, lock,
+                               &lock->_waits, NULL };
 }
 
 FIXTURE_EACH(rwlock, a_wait_is_late_selected_polled_or_refused_and_takes_nothing, .timeout = 60)

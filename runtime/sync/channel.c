@@ -100,7 +100,7 @@ void numio_channel_destroy(struct numio_channel *channel)
 {
     if (!channel)
         return;
-    NIO_ASSERT(!channel->receivers._first && !channel->senders._first);
+    NIO_ASSERT(!channel->receivers._first && !channel->senders._first && !channel->watchers._first);
     struct nio_channel_block *last = channel->tail_block, *next;
     for (struct nio_channel_block *block = channel->head_block; block != last; block = next) {
         next = block->next;
@@ -678,9 +678,46 @@ void numio_channel_close(struct numio_channel *channel)
     /* [CN9] release: who sees it sees all that was sent before.  Pairs with [CN9]. */
     (void)atomic_fetch_or_explicit(&channel->bits, NIO_CHANNEL_CLOSED, memory_order_release);
     nio_wait_take_all(&channel->senders, &ended, -EPIPE);
+    nio_wait_take_all(&channel->watchers, &ended, 0);
     settle(channel, &ended);
     unlock(channel);
     nio_wait_list_done(&ended);
+}
+
+static bool watch_begin(struct numio_op *op, int32_t *ret_result)
+{
+    struct numio_channel *channel = nio_wait_object(op);
+    lock(channel);
+    bool is_closed = bits_of(channel) & NIO_CHANNEL_CLOSED;
+    if (is_closed)
+        *ret_result = nio_wait_claim(op) ? 0 : -ECANCELED;
+    else
+        nio_wait_push(&channel->watchers, op);
+    unlock(channel);
+    return is_closed;
+}
+
+static bool watch_leave(struct numio_op *op)
+{
+    struct numio_channel *channel = nio_wait_object(op);
+    lock(channel);
+    bool is_mine = nio_wait_remove(&channel->watchers, op);
+    unlock(channel);
+    return is_mine;
+}
+
+static const struct nio_wait_class watch_kind = { watch_begin, watch_leave, NULL };
+
+void numio_op_channel_wait_closed(struct numio_op *op, struct numio_channel *channel)
+{
+    nio_wait_prep(op, &watch_kind, channel, 0);
+}
+
+int numio_channel_wait_closed(struct numio_channel *channel)
+{
+    struct numio_op op;
+    numio_op_channel_wait_closed(&op, channel);
+    return nio_wait_await(&op);
 }
 
 bool numio_channel_is_closed(const struct numio_channel *channel)

@@ -45,9 +45,10 @@ struct numio_channel {
     _Atomic uint64_t tail;
     struct nio_channel_block *tail_block; /* that of tail - 1 */
     uint64_t head_seen;
-    uint64_t reserved;                /* places for messages that will be sent */
-    uint64_t promised;                /* messages that are left for futures which will poll */
-    struct numio_wait_queue_ senders; /* its lock is not used */
+    uint64_t reserved;                 /* places for messages that will be sent */
+    uint64_t promised;                 /* messages that are left for futures which will poll */
+    struct numio_wait_queue_ senders;  /* its lock is not used */
+    struct numio_wait_queue_ watchers; /* those who wait for the close; likewise */
     /* the receiving side; others read `head` */
     NIO_CACHE_ALIGNED _Atomic uint64_t head;
     struct nio_channel_block *head_block; /* that of head - 1 */

@@ -93,6 +93,10 @@ NUMIO_EXPORT int numio_channel_release(struct numio_channel *channel);
  * may close, also twice.  Any context. */
 NUMIO_EXPORT void numio_channel_close(struct numio_channel *channel);
 NUMIO_EXPORT bool numio_channel_is_closed(const struct numio_channel *channel);
+/* Waits until it is closed: for a sender who makes something that nobody may want any more.
+ * Context: a coroutine suspends and a plain thread sleeps.
+ * Errors:  -EDEADLK would block a worker; -ECANCELED, -ETIMEDOUT. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_channel_wait_closed(struct numio_channel *channel);
 /* How many messages wait to be received, a moment ago.  Any context. */
 NUMIO_EXPORT uint64_t numio_channel_len(const struct numio_channel *channel);
 NUMIO_EXPORT uint64_t numio_channel_capacity(const struct numio_channel *channel);
@@ -106,6 +110,7 @@ NUMIO_EXPORT void numio_op_channel_recv(struct numio_op *op, struct numio_channe
 NUMIO_EXPORT void numio_op_channel_recv_many(struct numio_op *op, struct numio_channel *channel,
                                              void *ret_messages, size_t count);
 NUMIO_EXPORT void numio_op_channel_reserve(struct numio_op *op, struct numio_channel *channel);
+NUMIO_EXPORT void numio_op_channel_wait_closed(struct numio_op *op, struct numio_channel *channel);
 
 /* ---- spsc ---------------------------------------------------------------------------------- */
 

@@ -89,7 +89,8 @@ NUMIO_EXPORT int numio_scope_abort(struct numio_scope *scope);
  * was before, the children are aborted and waited for all the same.
  * Context: the coroutine that opened it; suspends.
  * Returns: 0, or the first error of a child in time.  A child that fails makes the scope abort the
- *          others, unless it keeps going; their -ECANCELED comes later and does not count.
+ *          others, unless it keeps going: at once if the owner waits, else where it waits, spawns
+ *          or closes next.  Their -ECANCELED comes later and does not count.
  * Errors:  -EINVAL it is not the innermost open scope of the calling coroutine. */
 NUMIO_EXPORT int64_t numio_scope_close(struct numio_scope *scope);
 
