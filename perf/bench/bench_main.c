@@ -22,6 +22,7 @@ static const struct bench_udp_shape udp_spin = { NUMIO_IDLE_SPIN };
 
 static const struct bench_cancel_shape cancel_alone = { 0 };
 static const struct bench_cancel_shape cancel_among_100k = { 100000 };
+static const struct bench_fire_shape fire_exact = { 0 }, fire_1ms = { 1000000 };
 static const struct bench_sleep_shape sleep_1ms = { 1000000, 100 };
 static const struct bench_sleep_shape sleep_100us = { 100000, 500 };
 
@@ -89,7 +90,9 @@ static const struct bench_scenario scenarios[] = {
     { "timer_insert_cancel", NULL, bench_timer_insert_cancel, BENCH_COROUTINE, &cancel_alone },
     { "timer_insert_cancel_100k", NULL, bench_timer_insert_cancel, BENCH_COROUTINE,
       &cancel_among_100k },
-    { "timer_fire_100k", "timer_fire_100k_late_p99", bench_timer_fire, BENCH_FUTURE, NULL },
+    { "timer_fire_100k", "timer_fire_100k_late_p99", bench_timer_fire, BENCH_FUTURE, &fire_exact },
+    { "timer_fire_100k_1ms", "timer_fire_100k_1ms_late_p99", bench_timer_fire, BENCH_FUTURE,
+      &fire_1ms },
     { "sleep_1ms", "sleep_1ms_p99", bench_sleep, BENCH_COROUTINE, &sleep_1ms },
     { "sleep_100us", "sleep_100us_p99", bench_sleep, BENCH_COROUTINE, &sleep_100us },
     { "udp_echo_block_p50", "udp_echo_block_p99", bench_udp_echo, BENCH_COROUTINE, &udp_block },

@@ -64,7 +64,7 @@ static struct bench_block cancel_block(struct bench *b, void *arg)
 struct waiter {
     struct numio_op op;
     struct bench_gate *armed, *ended;
-    uint64_t until_ns;
+    uint64_t until_ns, tolerance_ns;
     uint64_t *ret_late_ns; /* NULL: it is not expected to end */
     bool is_armed;
 };
@@ -74,7 +74,7 @@ static enum numio_poll waiter_poll(void *state, struct numio_context *cx)
     struct waiter *w = state;
     int64_t result;
     if (!w->is_armed) {
-        numio_op_timeout_at(&w->op, w->until_ns);
+        numio_op_timeout_at(&w->op, numio_time_coalesce(w->until_ns, w->tolerance_ns));
         bench_must(numio_op_start(&w->op, cx), "numio_op_start");
         w->is_armed = true;
         bench_gate_leave(w->armed);
@@ -150,6 +150,7 @@ static int compare(const void *a, const void *b)
  * `late_ns`. */
 static double fire(struct bench *b, uint64_t *late_ns, size_t count)
 {
+    const struct bench_fire_shape *shape = b->scenario->arg;
     struct bench_gate armed = { 0 }, ended = { 0 };
     uint64_t random = 3, base_ns = numio_now_ns() + FIRE_ARMING_MS * ms_ns;
     bench_gate_arm(&armed, count);
@@ -157,6 +158,7 @@ static double fire(struct bench *b, uint64_t *late_ns, size_t count)
     for (size_t i = 0; i < count; i++) {
         struct waiter waiter = { .armed = &armed, .ended = &ended, .ret_late_ns = &late_ns[i] };
         waiter.until_ns = base_ns + next_random(&random) % (100 * ms_ns);
+        waiter.tolerance_ns = shape->tolerance_ns;
         spawn_waiter(b, &waiter);
     }
     while (numio_now_ns() < base_ns - 2 * ms_ns) {

@@ -10,6 +10,10 @@ struct bench_cancel_shape {
     size_t outstanding; /* timers that are armed meanwhile */
 };
 
+struct bench_fire_shape {
+    uint64_t tolerance_ns; /* a timer may end so much later, for the sake of others */
+};
+
 struct bench_sleep_shape {
     uint64_t delay_ns;
     size_t sleeps; /* in a block */
