@@ -216,9 +216,12 @@ Test(wheel, the_check_sees_damage)
     timers[0]._sqe[NIO_TIMER_WORD_DEADLINE] += UINT64_C(1) << 40;
     cr_assert_not(nio_wheel_check(&wheel), "a timer in a wrong slot");
     timers[0]._sqe[NIO_TIMER_WORD_DEADLINE] -= UINT64_C(1) << 40;
-    wheel.occupied[3] ^= 2;
+    wheel.occupied[3][0] ^= 2;
     cr_assert_not(nio_wheel_check(&wheel), "a bit without a timer");
-    wheel.occupied[3] ^= 2;
+    wheel.occupied[3][0] ^= 2;
+    wheel.groups[1] ^= 4;
+    cr_assert_not(nio_wheel_check(&wheel), "a group without a slot");
+    wheel.groups[1] ^= 4;
     timers[1]._sqe[NIO_TIMER_WORD_PREV] = 0;
     cr_assert_not(nio_wheel_check(&wheel), "a broken link");
     timers[1]._sqe[NIO_TIMER_WORD_PREV] = (uintptr_t)&timers[0];

@@ -81,15 +81,16 @@ static unsigned list_of(uint64_t elapsed, uint64_t deadline_ns)
 
 static void mark(struct nio_wheel *wheel, unsigned list, bool has_timers)
 {
-    unsigned level = list / NIO_WHEEL_SLOTS;
-    uint64_t bit = UINT64_C(1) << (list % NIO_WHEEL_SLOTS);
-    if (has_timers)
-        wheel->occupied[level] |= bit;
-    else
-        wheel->occupied[level] &= ~bit;
-    if (wheel->occupied[level])
+    unsigned level = list / NIO_WHEEL_SLOTS, slot = list % NIO_WHEEL_SLOTS, group = slot / 64;
+    uint64_t *slots = &wheel->occupied[level][group];
+    if (has_timers) {
+        *slots |= UINT64_C(1) << slot % 64;
+        wheel->groups[level] |= 1u << group;
         wheel->levels |= 1u << level;
-    else
+        return;
+    }
+    *slots &= ~(UINT64_C(1) << slot % 64);
+    if (*slots == 0 && (wheel->groups[level] &= ~(1u << group)) == 0)
         wheel->levels &= ~(1u << level);
 }
 
@@ -150,7 +151,9 @@ static unsigned first_list(const struct nio_wheel *wheel)
     if (!wheel->levels)
         return NIO_WHEEL_LISTS;
     unsigned level = (unsigned)__builtin_ctz(wheel->levels);
-    return level * NIO_WHEEL_SLOTS + (unsigned)__builtin_ctzll(wheel->occupied[level]);
+    unsigned group = (unsigned)__builtin_ctz(wheel->groups[level]);
+    return level * NIO_WHEEL_SLOTS + group * 64 +
+           (unsigned)__builtin_ctzll(wheel->occupied[level][group]);
 }
 
 /* The earliest deadline, as far as the lists know. */

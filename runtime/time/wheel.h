@@ -5,13 +5,17 @@
  * million of them may sleep at once.  The owner looks at the earliest deadline when it reaps, and
  * parks no longer than until then.
  *
- * Nine levels of 64 slots.  A tick is 1,024 ns, a slot of level L spans 64^L ticks, so that nine
+ * Six levels of 512 slots.  A tick is 1,024 ns, a slot of level L spans 512^L ticks, so that six
  * levels hold every deadline that 64 bits can say.  A timer stands on the level of the highest
- * 6-bit digit in which its tick differs from `elapsed`, in the slot of that digit (Varghese and
+ * 9-bit digit in which its tick differs from `elapsed`, in the slot of that digit (Varghese and
  * Lauck, "Hashed and hierarchical timing wheels", 1987; Tokio, runtime/time/wheel).  When the time
  * reaches a slot, its timers move to lower levels.  Unlike Linux' kernel/time/timer.c, which trades
  * exactness for fewer moves, each timer keeps its exact deadline and each slot its earliest, and a
  * timer is due at that nanosecond: never early, and late only by what its owner is.
+ *
+ * The levels are wide because a move of a timer that nobody has touched for a while is a cache
+ * miss: what is due within half a millisecond never moves, within a quarter of a second once,
+ * within two minutes twice.  They cost 98 KiB a wheel.
  *
  * Arming and cancelling are O(1) and allocate nothing: the links are in the operations.  Any thread
  * may do both; a lock of a few instructions keeps the wheel whole.  Timers whose deadlines are in
@@ -33,18 +37,20 @@
 
 enum {
     NIO_WHEEL_TICK_SHIFT = 10, /* 1,024 ns: a shift and no division */
-    NIO_WHEEL_DIGIT_BITS = 6,
+    NIO_WHEEL_DIGIT_BITS = 9,
     NIO_WHEEL_SLOTS = 1 << NIO_WHEEL_DIGIT_BITS,
+    NIO_WHEEL_GROUPS = NIO_WHEEL_SLOTS / 64, /* of slots, whose bits are in one word */
     NIO_WHEEL_LEVELS = (64 - NIO_WHEEL_TICK_SHIFT) / NIO_WHEEL_DIGIT_BITS,
     NIO_WHEEL_LISTS = NIO_WHEEL_LEVELS * NIO_WHEEL_SLOTS
 };
 _Static_assert(NIO_WHEEL_TICK_SHIFT + NIO_WHEEL_LEVELS * NIO_WHEEL_DIGIT_BITS == 64,
                "the levels hold every deadline");
 
-/* Words of a timer's image, which goes nowhere; the wheel's while it is armed. */
+/* Words of a timer's image, which goes nowhere; the wheel's while it is armed.  They are next to
+ * each other, and in one cache line in an operation at the head of a future's state. */
 enum {
-    NIO_TIMER_WORD_DEADLINE = 2,
     NIO_TIMER_WORD_NEXT = 4,
+    NIO_TIMER_WORD_DEADLINE = 5,
     NIO_TIMER_WORD_PREV = 6,
     NIO_TIMER_WORD_LIST = 7 /* number of its list and one; 0: not armed */
 };
@@ -61,9 +67,10 @@ struct nio_wheel {
     /* under the lock; any thread reads the first two */
     _Atomic uint64_t next_ns; /* earliest deadline, or earlier if that was cancelled; or NONE */
     _Atomic unsigned count;
-    uint32_t levels;                     /* a bit for each that has timers */
-    uint64_t elapsed;                    /* ticks */
-    uint64_t occupied[NIO_WHEEL_LEVELS]; /* a bit for each slot that has */
+    uint32_t levels;                   /* a bit for each that has timers */
+    uint32_t groups[NIO_WHEEL_LEVELS]; /* a bit for each group of slots that has */
+    uint64_t elapsed;                  /* ticks */
+    uint64_t occupied[NIO_WHEEL_LEVELS][NIO_WHEEL_GROUPS]; /* a bit for each slot that has */
     struct nio_wheel_list lists[NIO_WHEEL_LISTS];
     /* owner only */
     uint64_t settled; /* the tick of its last settle */

@@ -82,8 +82,8 @@ static bool is_whole(const struct nio_wheel *wheel, unsigned number, unsigned *t
             return false; /* a ring, or the count is wrong */
     }
     *earliest_ns = min_ns < *earliest_ns ? min_ns : *earliest_ns;
-    bool is_marked =
-        (wheel->occupied[number / NIO_WHEEL_SLOTS] >> (number % NIO_WHEEL_SLOTS) & 1) != 0;
+    unsigned level = number / NIO_WHEEL_SLOTS, slot = number % NIO_WHEEL_SLOTS;
+    bool is_marked = (wheel->occupied[level][slot / 64] >> slot % 64 & 1) != 0;
     if (is_marked != (list->first != NULL) || (prev && list->last != prev))
         return false;
     return !prev || (list->is_stale ? list->min_ns <= min_ns : list->min_ns == min_ns);
@@ -99,8 +99,12 @@ bool nio_wheel_check(struct nio_wheel *wheel)
         is_good = is_whole(wheel, i, &total, &earliest_ns);
         is_stale = is_stale || (wheel->lists[i].first && wheel->lists[i].is_stale);
     }
-    for (unsigned level = 0; level < NIO_WHEEL_LEVELS; level++)
-        is_good = is_good && (wheel->levels >> level & 1) == (wheel->occupied[level] != 0);
+    for (unsigned level = 0; level < NIO_WHEEL_LEVELS; level++) {
+        is_good = is_good && (wheel->levels >> level & 1) == (wheel->groups[level] != 0);
+        for (unsigned i = 0; i < NIO_WHEEL_GROUPS; i++)
+            is_good =
+                is_good && (wheel->groups[level] >> i & 1) == (wheel->occupied[level][i] != 0);
+    }
     uint64_t next_ns = nio_wheel_next_ns(wheel);
     is_good = is_good && total == nio_wheel_count(wheel) &&
               (is_stale ? next_ns <= earliest_ns : next_ns == earliest_ns);
