@@ -77,7 +77,7 @@ struct numio_config {
                             a worker's core, else 1000 with idle = spin, else 10 */
     unsigned ring_entries; /* submission queue, power of two, 8 to 32768; 0: 1024 */
     enum numio_idle_policy idle;
-    uint64_t spin_ns;           /* balanced: most time spent spinning before a park; 0: 50 us */
+    uint64_t spin_ns;           /* balanced: spins so long at most, for work or a timer; 0: 50 us */
     unsigned napi_busy_poll_us; /* a wait on a ring, or its SQ thread, polls the network interfaces'
                                    queues for so long instead of waiting for an interrupt, at most
                                    1000000; 0: not (since Linux 6.9, not with epoll) */
