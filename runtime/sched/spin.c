@@ -121,8 +121,7 @@ struct nio_task *nio_spin(struct nio_worker *worker)
         return NULL;
     bool is_endless = worker->handle->config.idle == NUMIO_IDLE_SPIN;
     uint64_t limit_ns = worker->handle->config.spin_ns;
-    bool is_for_timer = nio_timer_is_near(worker);
-    if (!is_endless && !is_for_timer && worker->idle_average_ns > limit_ns)
+    if (!is_endless && worker->idle_average_ns > limit_ns && !nio_timer_is_near(worker))
         return NULL;             /* it has not paid lately */
     for (uint32_t i = 1;; i++) { /* bounded by limit_ns, or by the end of the runtime */
         bool is_wide = i > SPIN_HOME_LOOKS && i % SPIN_SEARCH_INTERVAL == 0;

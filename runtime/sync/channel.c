@@ -514,13 +514,19 @@ static bool recv_begin(struct numio_op *op, int32_t *ret_result)
     return rc != -EAGAIN;
 }
 
+static bool leave_queue(struct numio_channel *channel, struct numio_wait_queue_ *queue,
+                        struct numio_op *op)
+{
+    lock(channel);
+    bool is_mine = nio_wait_remove(queue, op);
+    unlock(channel);
+    return is_mine;
+}
+
 static bool recv_leave(struct numio_op *op)
 {
     struct numio_channel *channel = nio_wait_object(op);
-    lock(channel);
-    bool is_mine = nio_wait_remove(&channel->receivers, op);
-    unlock(channel);
-    return is_mine;
+    return leave_queue(channel, &channel->receivers, op);
 }
 
 /* A future takes what was left for it. */
@@ -700,10 +706,7 @@ static bool watch_begin(struct numio_op *op, int32_t *ret_result)
 static bool watch_leave(struct numio_op *op)
 {
     struct numio_channel *channel = nio_wait_object(op);
-    lock(channel);
-    bool is_mine = nio_wait_remove(&channel->watchers, op);
-    unlock(channel);
-    return is_mine;
+    return leave_queue(channel, &channel->watchers, op);
 }
 
 static const struct nio_wait_class watch_kind = { watch_begin, watch_leave, NULL };
