@@ -178,6 +178,7 @@ static int build_worker(struct numio_handle *handle, unsigned index, uint64_t *s
     worker->flush_cost = NIO_FLUSH_COST;
     worker->here = &worker->loop;
     worker->lifo_watch.suspect = worker->queue_watch.suspect = UINT32_MAX;
+    worker->far_watch.suspect = UINT32_MAX;
     nio_rng_init(&worker->rng, seed);
     nio_slab_outbox_init(&worker->outbox);
     nio_stack_pool_init(&worker->stack_pool, node->stacks);

@@ -7,14 +7,14 @@
 
 TestSuite(policy, .timeout = 60);
 
-Test(policy, the_gate_between_nodes_opens_with_time)
+Test(policy, the_gate_between_nodes_opens_with_time_and_depth)
 {
-    cr_assert_eq(nio_policy_far_depth(0), UINT32_MAX);
-    cr_assert_eq(nio_policy_far_depth(NIO_FAR_IDLE_NS - 1), UINT32_MAX);
-    cr_assert_eq(nio_policy_far_depth(NIO_FAR_IDLE_NS), NIO_FAR_DEPTH);
-    cr_assert_eq(nio_policy_far_depth(NIO_FAR_LONG_NS - 1), NIO_FAR_DEPTH);
-    cr_assert_eq(nio_policy_far_depth(NIO_FAR_LONG_NS), 1);
-    cr_assert_eq(nio_policy_far_depth(UINT64_MAX), 1);
+    cr_assert_not(nio_policy_may_go_far(0));
+    cr_assert_not(nio_policy_may_go_far(NIO_FAR_IDLE_NS - 1));
+    cr_assert(nio_policy_may_go_far(NIO_FAR_IDLE_NS));
+    cr_assert(nio_policy_may_go_far(UINT64_MAX));
+    cr_assert_not(nio_policy_may_leave(NIO_FAR_DEPTH - 1));
+    cr_assert(nio_policy_may_leave(NIO_FAR_DEPTH));
 }
 
 /* The average after many pauses of the same length. */

@@ -12,8 +12,13 @@
 #include "runtime/base/rng.h"
 #include "runtime/sched/policy.h"
 
+const struct model_machine model_machines[MODEL_MACHINES] = {
+    { "icelake", "Xeon Platinum 8375C, a node per socket", 51, 51, 108, 1 },
+    { "cascadelake", "Xeon Gold 6242, a node per socket", 48, 48, 136, 1 },
+    { "milan", "EPYC 7R13, a node per last-level cache, four a socket", 23, 107, 197, 4 },
+};
+
 /* ns; README.md says where they come from */
-static const double near_line_ns = 51, far_line_ns = 108;
 static const double wake_latency_ns = 5000, wake_call_ns = 1500;
 static const double look_ns = 200, spin_ns = 50000;
 static const double spawn_ns = 30;
@@ -115,15 +120,37 @@ static unsigned node_of(const struct model *m, unsigned core)
     return core / m->setup->cores_per_node;
 }
 
+static unsigned package_of(const struct model *m, unsigned node)
+{
+    return node / m->setup->machine->nodes_per_package;
+}
+
+/* The i-th other node of `home`, from 1 on: those of its package first.  `nodes`, or more: there
+ * are no more. */
+static unsigned other_node(const struct model *m, unsigned home, unsigned i)
+{
+    unsigned nodes = m->setup->nodes;
+    for (unsigned is_far = 0; is_far < 2; is_far++)
+        for (unsigned k = 1; k < nodes; k++) {
+            unsigned node = (home + k) % nodes;
+            if ((package_of(m, node) != package_of(m, home)) == (is_far == 1) && --i == 0)
+                return node;
+        }
+    return nodes;
+}
+
 /* What it takes to get `lines` cache lines from one core to another. */
 static double line_ns(struct model *m, unsigned from, unsigned to, unsigned lines)
 {
+    const struct model_machine *machine = m->setup->machine;
+    unsigned a = node_of(m, from), b = node_of(m, to);
     if (from == to)
         return 0;
-    if (node_of(m, from) == node_of(m, to))
-        return near_line_ns * lines;
+    if (a == b)
+        return machine->node_line_ns * lines;
     m->result.far_lines += lines;
-    return far_line_ns * lines;
+    return lines *
+           (package_of(m, a) == package_of(m, b) ? machine->package_line_ns : machine->far_line_ns);
 }
 
 static double exponential(struct model *m, double mean)
@@ -205,7 +232,7 @@ static double offer(struct model *m, unsigned by, size_t depth)
         return wake_one(m, home * per_node, per_node) ? wake_call_ns : 0;
     case NIO_WAKE_FAR:
         for (unsigned i = 1; i < m->setup->nodes && nio_policy_may_leave((uint32_t)depth); i++) {
-            unsigned node = (home + i) % m->setup->nodes;
+            unsigned node = other_node(m, home, i);
             if (m->searching[node] == 0 && wake_one(m, node * per_node, per_node))
                 return wake_call_ns;
         }
@@ -230,14 +257,14 @@ static double take(struct model *m, unsigned thief, unsigned victim, size_t shar
 }
 
 /* Looks at `count` victims from `first`; true if tasks were taken. */
-static bool look_at(struct model *m, unsigned thief, unsigned first, unsigned count,
-                    uint32_t depth_min, bool is_near, double *time_ns)
+static bool look_at(struct model *m, unsigned thief, unsigned first, unsigned count, bool is_near,
+                    double *time_ns)
 {
     unsigned start = nio_rng_below(&m->rng, count);
     for (unsigned i = 0; i < count; i++) {
         unsigned victim = first + (start + i) % count;
         size_t length = m->core[victim].length;
-        if (victim == thief || length == 0 || length < depth_min)
+        if (victim == thief || length == 0 || (!is_near && !nio_policy_may_leave((uint32_t)length)))
             continue;
         *time_ns += take(m, thief, victim, nio_policy_share((uint32_t)length, is_near));
         return true;
@@ -252,14 +279,13 @@ static bool steal(struct model *m, unsigned thief, double *time_ns)
     if (m->setup->policy == MODEL_NO_STEALING)
         return false;
     if (m->setup->policy == MODEL_FLAT)
-        return look_at(m, thief, 0, m->cores, 1, true, time_ns);
-    if (look_at(m, thief, home * per_node, per_node, 1, true, time_ns))
+        return look_at(m, thief, 0, m->cores, true, time_ns);
+    if (look_at(m, thief, home * per_node, per_node, true, time_ns))
         return true;
     double idle_ns = m->now_ns - m->core[thief].idle_since_ns;
-    uint32_t depth_min = nio_policy_far_depth((uint64_t)idle_ns);
-    for (unsigned i = 1; i < m->setup->nodes && depth_min != UINT32_MAX; i++) {
-        unsigned node = (home + i) % m->setup->nodes;
-        if (look_at(m, thief, node * per_node, per_node, depth_min, false, time_ns))
+    for (unsigned i = 1; i < m->setup->nodes && nio_policy_may_go_far((uint64_t)idle_ns); i++) {
+        unsigned node = other_node(m, home, i);
+        if (look_at(m, thief, node * per_node, per_node, false, time_ns))
             return true;
     }
     return false;

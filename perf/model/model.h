@@ -22,7 +22,17 @@ enum model_load {
     MODEL_LOADS
 };
 
+/* How long a cache line takes from core to core; README.md says who has measured it. */
+struct model_machine {
+    const char *name, *title;
+    double node_line_ns;    /* between cores of a node, */
+    double package_line_ns; /* of two nodes of a package, */
+    double far_line_ns;     /* of two packages */
+    unsigned nodes_per_package;
+};
+
 struct model_setup {
+    const struct model_machine *machine;
     unsigned nodes, cores_per_node;
     enum model_policy policy;
     enum model_load load;
@@ -36,6 +46,9 @@ struct model_result {
     double time_ns;
 };
 
+enum { MODEL_MACHINES = 3 };
+
+extern const struct model_machine model_machines[MODEL_MACHINES];
 extern const char *const model_policy_names[MODEL_POLICIES];
 extern const char *const model_load_names[MODEL_LOADS];
 

@@ -12,13 +12,17 @@
 enum { CORES_MAX = 64, NODES_MAX = 8 };
 
 static const char usage[] =
-    "Usage: numio-model [--nodes N] [--cores N] [--seed N]   a table; up to N cores on N nodes\n"
-    "       numio-model --check                              looks at the model itself\n";
+    "Usage: numio-model [--machine M] [--nodes N] [--cores N] [--seed N]\n"
+    "                              a table; up to N cores on each of N nodes\n"
+    "       numio-model --machines  the machines whose latencies are known\n"
+    "       numio-model --check     looks at the model itself\n";
+
+static const struct model_machine *machine = &model_machines[0];
 
 static struct model_result run(unsigned nodes, unsigned cores, enum model_policy policy,
                                enum model_load load, uint64_t seed)
 {
-    struct model_setup setup = { nodes, cores, policy, load, seed };
+    struct model_setup setup = { machine, nodes, cores, policy, load, seed };
     return model_run(&setup);
 }
 
@@ -47,7 +51,7 @@ static void expect(bool holds, const char *what)
     failures += !holds;
 }
 
-static void check(void)
+static void check_model(void)
 {
     for (unsigned policy = 0; policy < MODEL_POLICIES; policy++) {
         enum model_policy p = (enum model_policy)policy;
@@ -60,6 +64,11 @@ static void check(void)
         struct model_result again = run(4, 4, p, MODEL_BALANCED, 7);
         expect(memcmp(&first, &again, sizeof first) == 0, "the same seed gives the same run");
     }
+}
+
+/* What numio promises of a machine. */
+static void check_policy(void)
+{
     double none = (double)run(4, 8, MODEL_NO_STEALING, MODEL_SKEWED, 1).ended;
     double numio = (double)run(4, 8, MODEL_NUMIO, MODEL_SKEWED, 1).ended;
     double flat = (double)run(4, 8, MODEL_FLAT, MODEL_SKEWED, 1).ended;
@@ -69,6 +78,36 @@ static void check(void)
     struct model_result busy = run(4, 16, MODEL_FLAT, MODEL_BALANCED, 1);
     expect(calm.crossed * 100 < calm.ended, "of a balanced load fewer than 1 % cross");
     expect(calm.far_lines <= busy.far_lines, "and a flat policy moves no fewer lines");
+}
+
+static void check(void)
+{
+    check_model();
+    for (unsigned i = 0; i < MODEL_MACHINES; i++) {
+        machine = &model_machines[i];
+        printf("   %s\n", machine->title);
+        check_policy();
+    }
+}
+
+static void print_machines(void)
+{
+    printf("%-12s %8s %8s %8s  ns a cache line: in a node, in a package, between packages\n",
+           "machine", "node", "package", "far");
+    for (unsigned i = 0; i < MODEL_MACHINES; i++) {
+        const struct model_machine *m = &model_machines[i];
+        printf("%-12s %8.0f %8.0f %8.0f  %s\n", m->name, m->node_line_ns, m->package_line_ns,
+               m->far_line_ns, m->title);
+    }
+}
+
+static const struct model_machine *parse_machine(const char *text)
+{
+    for (unsigned i = 0; i < MODEL_MACHINES; i++)
+        if (strcmp(text, model_machines[i].name) == 0)
+            return &model_machines[i];
+    fprintf(stderr, "numio-model: there is no machine \"%s\"; --machines lists them\n", text);
+    exit(2);
 }
 
 static unsigned parse_count(const char *text, unsigned max)
@@ -86,7 +125,8 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
         { "nodes", required_argument, NULL, 'n' }, { "cores", required_argument, NULL, 'c' },
-        { "seed", required_argument, NULL, 's' },  { "check", no_argument, NULL, 'k' },
+        { "seed", required_argument, NULL, 's' },  { "machine", required_argument, NULL, 'm' },
+        { "machines", no_argument, NULL, 'l' },    { "check", no_argument, NULL, 'k' },
         { "help", no_argument, NULL, 'h' },        { NULL, 0, NULL, 0 }
     };
     unsigned nodes = 4, cores = CORES_MAX, seed = 1;
@@ -102,6 +142,12 @@ int main(int argc, char **argv)
         case 's':
             seed = parse_count(optarg, 1000000);
             break;
+        case 'm':
+            machine = parse_machine(optarg);
+            break;
+        case 'l':
+            print_machines();
+            return 0;
         case 'k':
             check();
             return failures > 0;

@@ -84,7 +84,7 @@ int nio_blocking_create(struct numio_handle *handle, struct nio_blocking **ret_p
 }
 
 /* Binds the calling thread to the node's CPUs without a worker, if it has any; the SQ thread's may
- * be one of them. */
+ * be one of them.  Where all of them were taken from the process it is where the kernel put it. */
 static void place_thread(const struct pool_node *node)
 {
     const struct numio_handle *handle = node->pool->handle;
@@ -106,8 +106,25 @@ static void place_thread(const struct pool_node *node)
     int count = CPU_COUNT(&set);
     if (count > 0)
         (void)sched_setaffinity(0, sizeof set, &set); /* elsewhere it is slower, not wrong */
+}
+
+/* The kernel undoes the binding of a thread whose CPUs go, and does not always bring it back with
+ * them: so whenever threads of the runtime have been moved. */
+static void follow_cpus(const struct pool_node *node, uint32_t *seen)
+{
+    /* relaxed: a count; asked again before the next job */
+    uint32_t changes =
+        atomic_load_explicit(&node->pool->handle->seats.changes, memory_order_relaxed);
+    if (NIO_LIKELY(changes == *seen))
+        return;
+    *seen = changes;
+    place_thread(node);
+}
+
+static void name_thread(const struct pool_node *node)
+{
     char name[16];
-    (void)snprintf(name, sizeof name, "%.8s-b%u", handle->name, node->index);
+    (void)snprintf(name, sizeof name, "%.8s-b%u", node->pool->handle->name, node->index);
     (void)pthread_setname_np(pthread_self(), name); /* a name is a help only */
 }
 
@@ -166,7 +183,9 @@ static void *pool_thread(void *arg)
 {
     struct pool_node *node = arg;
     struct nio_blocking *pool = node->pool;
+    uint32_t moves_seen = 0;
     own_pool = pool;
+    name_thread(node);
     place_thread(node);
     nio_lock_acquire(&node->lock);
     for (;;) { /* until the keep-alive or the close ends it */
@@ -174,6 +193,7 @@ static void *pool_thread(void *arg)
         if (job) {
             bool is_cancelled = node->is_closed;
             nio_lock_release(&node->lock);
+            follow_cpus(node, &moves_seen);
             job->run(job, is_cancelled);
             end_job(pool);
             nio_lock_acquire(&node->lock);

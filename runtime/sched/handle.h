@@ -72,9 +72,7 @@ enum {
     NIO_FLUSH_COST_SEND = 16, /* a tick that sends something for which a peer waits */
     NIO_REAP_MAX = 128,       /* completions per reap: below the local queue's capacity */
     NIO_REAP_MIN = 8,         /* ... and so many also when the queue is full */
-    NIO_WATCH_NS = 1000000,   /* how long a stuck worker's LIFO slot or completions can wait */
-    NIO_REGISTERED_ALIGNMENT = 2 << 20, /* a huge page */
-    NIO_STUCK_NS = 50000 /* a poll this long counts as stuck for the LIFO slot's thief */
+    NIO_REGISTERED_ALIGNMENT = 2 << 20 /* a huge page */
 };
 
 /* A request of the shutdown for the tasks that have not ended. */
@@ -104,8 +102,8 @@ struct nio_node {
     struct nio_inject ranked[NIO_CLASS_COUNT - 1][NIO_REACH_COUNT]; /* ranked.h */
     struct nio_idle idle;
     NIO_CACHE_ALIGNED _Atomic uint32_t guests; /* threads of others that are waking a worker */
-    _Atomic uint32_t watcher;                  /* 1: one sleeper of the node looks around */
-    _Atomic uint32_t resting;                  /* retired workers that are parked */
+    _Atomic uint32_t watcher; /* 1: one sleeper of the node looks around: stuck.h */
+    _Atomic uint32_t resting; /* retired workers that are parked */
     struct nio_foreign_stripe foreign;
 };
 
@@ -144,6 +142,7 @@ struct numio_handle {
     _Atomic uint32_t left;                /* futex: workers that have left their loops */
     _Atomic uint32_t may_leave;           /* futex: 1 once workers may take their drivers down */
     _Atomic uint32_t ended;               /* futex: 1 once the last task has ended */
+    NIO_CACHE_ALIGNED _Atomic uint32_t far_watcher; /* 1: one sleeper looks at other nodes */
 };
 
 static inline enum nio_phase nio_phase(const struct numio_handle *handle)

@@ -3,7 +3,7 @@
  * while its memory is hot.
  *
  * The owner swaps a task in and pops it; a sibling takes it only when the owner has been in one
- * poll for NIO_STUCK_NS (steal.c), so nobody is woken for it (Tokio 7431: stealing the slot with
+ * poll for NIO_STUCK_NS (stuck.h), so nobody is woken for it (Tokio 7431: stealing the slot with
  * wakes cost 30 %).  While a runtime has one worker the slot needs no locked instruction.
  *
  * The cap: after NIO_LIFO_POLLS_MAX polls in a row from the slot it closes, if anything else waits

@@ -10,8 +10,8 @@
  * several turns for it.  In the model of perf/model/, under a load that is all born on one node
  * of four, a gate of 20 us and 8 tasks a time reached 61 % of a flat policy's throughput on 64
  * cores, 10 us and a quarter of the queue 90 %, 5 us 95 %; on this side, of the tour's million
- * tasks on two emulated nodes 0.7, 1.5 and 2.6 % crossed.  What waits behind long polls is helped
- * in the end, whatever its number.
+ * tasks on two emulated nodes 0.7, 1.5 and 2.6 % crossed.  What waits where nobody gets on is
+ * helped in the end, whatever its number: stuck.h.
  */
 #ifndef NIO_SCHED_POLICY_H
 #define NIO_SCHED_POLICY_H
@@ -20,22 +20,18 @@
 #include <stdint.h>
 
 enum {
-    NIO_FAR_DEPTH = 8,         /* a queue this deep may lose tasks to another node, */
-    NIO_FAR_IDLE_NS = 10000,   /* if the thief has been idle so long; */
-    NIO_FAR_LONG_NS = 1000000, /* after this long it takes whatever waits */
-    NIO_FAR_SHARE = 8,         /* tasks taken from another node at once */
-    NIO_WAKE_NS = 20000,       /* from the wake of a sleeping thread until it runs: half a round
-                                  trip by futexes, of which wake_floor measures 37 to 60 us */
-    NIO_IDLE_WEIGHT = 8        /* of so many parts of the average a pause is one */
+    NIO_FAR_DEPTH = 8,       /* a queue this deep may lose tasks to another node, */
+    NIO_FAR_IDLE_NS = 10000, /* if the thief has been idle so long */
+    NIO_FAR_SHARE = 8,       /* tasks taken from another node at once */
+    NIO_WAKE_NS = 20000,     /* from the wake of a sleeping thread until it runs: half a round
+                                trip by futexes, of which wake_floor measures 37 to 60 us */
+    NIO_IDLE_WEIGHT = 8      /* of so many parts of the average a pause is one */
 };
 
-/* The least depth of a queue from which a thief of another node takes tasks; UINT32_MAX: from none
- * yet.  `idle_ns`: how long the thief has had nothing to do. */
-static inline uint32_t nio_policy_far_depth(uint64_t idle_ns)
+/* Whether a thief may look at other nodes.  `idle_ns`: how long it has had nothing to do. */
+static inline bool nio_policy_may_go_far(uint64_t idle_ns)
 {
-    if (idle_ns < NIO_FAR_IDLE_NS)
-        return UINT32_MAX;
-    return idle_ns < NIO_FAR_LONG_NS ? NIO_FAR_DEPTH : 1;
+    return idle_ns >= NIO_FAR_IDLE_NS;
 }
 
 /* Most tasks that a thief takes of a queue with `depth`: half of what is near; of what is far a

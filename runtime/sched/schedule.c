@@ -9,7 +9,7 @@
  *
  * Only what can be stolen is announced: a task in the LIFO slot is run next by its worker and wakes
  * nobody (Tokio 7431: waking for it cost 30 %); a stuck worker's slot is found by the node's
- * watcher (steal.c).
+ * watcher (stuck.h).
  */
 #include <limits.h>
 
@@ -88,13 +88,20 @@ static void wake_far(const struct nio_node *home, struct nio_worker *by)
     }
 }
 
+/* All of the node are busy, and so many tasks wait that others may take. */
+static void offer_far(const struct nio_node *home, uint32_t depth, struct nio_worker *by)
+{
+    if (nio_policy_may_leave(depth) || (depth > 0 && nio_watch_is_wanted(home->handle, by)))
+        wake_far(home, by);
+}
+
 /* Something stealable was pushed to `queue`, seq_cst. */
 static void offer(struct nio_worker *worker, const struct nio_local_queue *queue,
                   enum nio_queue_class which)
 {
     if (wake_home(worker->node, worker) && worker->handle->node_count > 1 &&
-        which != NIO_QUEUE_NODE && nio_policy_may_leave(nio_local_queue_length(queue)))
-        wake_far(worker->node, worker);
+        which != NIO_QUEUE_NODE)
+        offer_far(worker->node, nio_local_queue_length(queue), worker);
 }
 
 /* How many tasks a worker of another node could find in a worker's queues. */
@@ -109,11 +116,12 @@ void nio_offer_on(struct nio_worker *worker)
     struct nio_node *home = worker->node;
     if (!wake_home(home, worker) || worker->handle->node_count == 1)
         return;
-    for (unsigned i = 0; i < home->worker_count; i++)
-        if (nio_policy_may_leave(nio_far_depth(home->workers[i]))) {
-            wake_far(home, worker);
-            return;
-        }
+    uint32_t deepest = 0;
+    for (unsigned i = 0; i < home->worker_count; i++) {
+        uint32_t depth = nio_far_depth(home->workers[i]);
+        deepest = depth > deepest ? depth : deepest;
+    }
+    offer_far(home, deepest, worker);
 }
 
 NIO_NOINLINE void nio_push_tail(struct nio_worker *worker, struct nio_task *task,
@@ -209,9 +217,8 @@ void nio_schedule_local(struct nio_worker *worker, struct nio_task *task, enum n
 
 void nio_offer_injected(struct nio_node *node, enum nio_reach reach, struct nio_worker *by)
 {
-    if (wake_home(node, by) && reach == NIO_REACH_ANY &&
-        nio_policy_may_leave(nio_inject_length(&node->inject[reach])))
-        wake_far(node, by);
+    if (wake_home(node, by) && reach == NIO_REACH_ANY && node->handle->node_count > 1)
+        offer_far(node, nio_node_far_depth(node), by);
 }
 
 void nio_schedule_home(struct numio_handle *handle, struct nio_task *task)

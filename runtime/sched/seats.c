@@ -77,6 +77,8 @@ void nio_seats_set(struct nio_seats *seats, const struct nio_plan *plan,
     for (unsigned n = 0; n < plan->node_count; n++)
         set(&seats->sqs[n], &sqs[n]);
     seats->has_new_cpus = has_new_cpus;
+    /* relaxed: who sees it late asks again at its next job */
+    (void)atomic_fetch_add_explicit(&seats->changes, 1, memory_order_relaxed);
     nio_lock_release(&seats->lock);
 }
 

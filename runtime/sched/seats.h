@@ -8,6 +8,8 @@
 #ifndef NIO_SCHED_SEATS_H
 #define NIO_SCHED_SEATS_H
 
+#include <stdatomic.h>
+
 #include "numa/replan.h"
 #include "runtime/base/lock.h"
 
@@ -23,7 +25,8 @@ struct nio_seat_record {
 struct nio_seats {
     struct nio_lock lock;
     struct nio_seat_record *workers, *sqs; /* one per worker; one per node */
-    bool has_new_cpus; /* the process may use some that the plan does not know */
+    bool has_new_cpus;        /* the process may use some that the plan does not know */
+    _Atomic uint32_t changes; /* how often threads have been moved; read without the lock */
 };
 
 /* Errors: -ENOMEM. */

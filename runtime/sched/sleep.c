@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* An idle worker's way into sleep: publish, look, spin, announce the sleep, look at everything once
  * more, park.  The protocol that loses no wake stands in idle.h, the sleep itself in parker.h.
- *
- * The watcher: one sleeper of a node with busy workers wakes every NIO_WATCH_NS and looks around,
- * for what a worker in a long poll keeps to itself: its LIFO slot and its ring.
+ * Some of the sleepers look around now and then: stuck.h.
  */
 #include "runtime/base/clock.h"
 #include "runtime/sched/policy.h"
@@ -17,15 +15,6 @@ static void call_thread_hook(struct nio_worker *worker, void (*hook)(unsigned, v
 {
     if (NIO_UNLIKELY(hook != NULL))
         hook(worker->index, worker->handle->config.hooks.arg);
-}
-
-/* True while some sibling is awake, that is, may be stuck with work that others could do. */
-static bool has_busy_sibling(const struct nio_node *node)
-{
-    uint32_t state = nio_idle_load(&node->idle);
-    /* relaxed: how many of them rest, a moment ago; see retire.c */
-    uint32_t resting = atomic_load_explicit(&node->resting, memory_order_relaxed);
-    return nio_idle_sleeping(state) + resting < node->worker_count;
 }
 
 /* Whether the end of the runtime, or an order, wants something of this worker.  A wake for it may
@@ -74,22 +63,15 @@ static void sleep_until_woken(struct nio_worker *worker)
     bool has_parked = false;
     if (!nio_sees_work(worker) && !is_called(worker) &&
         !nio_driver_has_completions(worker->driver)) {
-        /* One sleeper of a node with busy workers looks around now and then, for what a worker in
-         * a long poll keeps to itself: its LIFO slot and its ring. */
-        uint32_t nobody = 0;
-        /* relaxed: an election, publishes nothing */
-        bool is_watcher =
-            node->worker_count > 1 && has_busy_sibling(node) &&
-            atomic_compare_exchange_strong_explicit(&node->watcher, &nobody, 1,
-                                                    memory_order_relaxed, memory_order_relaxed);
+        _Atomic uint32_t *watch = nio_watch_begin(worker);
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_park);
         trim_stacks(worker);
         nio_count(&worker->counters.parks, 1);
-        park(worker, is_watcher ? NIO_WATCH_NS : -1);
+        park(worker, watch ? NIO_WATCH_NS : -1);
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_unpark);
-        if (is_watcher)
-            /* relaxed: as above */
-            atomic_store_explicit(&node->watcher, 0, memory_order_relaxed);
+        if (watch)
+            nio_watch_end(watch);
+        worker->far_ask_polls = 0; /* its node may be full now */
         has_parked = worker->has_slept = true;
     }
     /* Pushers left their work to a searcher that has not parked since: it goes on being one.

@@ -5,7 +5,8 @@
  *  2. the local queues of its node's workers, those that share its last-level cache first
  *  3. completions that lie in a busy sibling's ring
  *  4. the LIFO slot of a sibling that has been in one poll for NIO_STUCK_NS
- *  5. other nodes, nearest first, as far as policy.h lets; only tasks of affinity "any"
+ *  5. other nodes, nearest first, as far as policy.h lets; then where nobody gets on (stuck.h);
+ * only tasks of affinity "any"
  *
  * Within one distance the first victim is chosen by the worker's random stream.  A steal moves half
  * of the victim's queue into the thief's, which is empty then.
@@ -23,13 +24,21 @@ static void took(struct nio_worker *worker, uint32_t count)
     nio_thrift_took(thrift, count, thrift->began_ns == 0 ? nio_now_ns() : 0);
 }
 
+/* Whose the tasks of a node's queue are. */
+enum origin {
+    FROM_OUTSIDE = 0,  /* no worker has had them yet */
+    FROM_OVERFLOW = 1, /* some other worker has */
+    FROM_AFAR = 2      /* they are another node's */
+};
+
 /* Takes a share of `from`, which holds `length` tasks, at most `max`, into one of the worker's
- * queues.  `is_overflow`: some other worker had them before. */
+ * queues.  `origin`: bits of enum origin. */
 static NIO_NOINLINE struct nio_task *take_share(struct nio_worker *worker, struct nio_inject *from,
                                                 struct nio_local_queue *into, uint32_t max,
-                                                uint32_t length, bool is_overflow)
+                                                uint32_t length, unsigned origin)
 {
-    uint32_t share = length / worker->node->worker_count + 1;
+    uint32_t share = origin & FROM_AFAR ? nio_policy_share(length, false)
+                                        : length / worker->node->worker_count + 1;
     uint32_t room = nio_local_queue_room(into);
     if (max > share)
         max = share;
@@ -38,7 +47,9 @@ static NIO_NOINLINE struct nio_task *take_share(struct nio_worker *worker, struc
     uint32_t count;
     struct nio_task *task = nio_inject_take(from, into, max, &count);
     nio_count(&worker->counters.inject_taken, count);
-    if (is_overflow && task)
+    if (origin & FROM_AFAR)
+        nio_count(&worker->counters.stolen_far, count);
+    if (origin != FROM_OUTSIDE && task)
         took(worker, count);
     if (count > 1) {
         worker->has_quiet_work = true; /* the rest can be stolen */
@@ -51,43 +62,43 @@ static NIO_NOINLINE struct nio_task *take_share(struct nio_worker *worker, struc
 static NIO_ALWAYS_INLINE struct nio_task *take_batch(struct nio_worker *worker,
                                                      struct nio_inject *from,
                                                      struct nio_local_queue *into, uint32_t max,
-                                                     bool is_overflow)
+                                                     unsigned origin)
 {
     /* relaxed: only to size the batch */
     uint32_t length = atomic_load_explicit(&from->length, memory_order_relaxed);
-    return length == 0 ? NULL : take_share(worker, from, into, max, length, is_overflow);
+    return length == 0 ? NULL : take_share(worker, from, into, max, length, origin);
 }
 
 /* What comes from outside is served in order and in large batches. */
 static struct nio_task *take_injected(struct nio_worker *worker, struct nio_node *node,
-                                      enum nio_reach reach)
+                                      enum nio_reach reach, unsigned origin)
 {
     return take_batch(worker, &node->inject[reach], &worker->queues[reach],
-                      NIO_LOCAL_QUEUE_SLOTS / 2, false);
+                      NIO_LOCAL_QUEUE_SLOTS / 2, origin);
 }
 
 /* Overflow comes back in small batches, among the new tasks: a large batch would be displaced again
  * by what its tasks spawn, and would turn a tree of tasks breadth first (fib27: 2.7 times slower
  * with 128). */
 static struct nio_task *take_overflow(struct nio_worker *worker, struct nio_node *node,
-                                      enum nio_reach reach, uint32_t max)
+                                      enum nio_reach reach, uint32_t max, unsigned origin)
 {
     enum nio_queue_class which = reach == NIO_REACH_ANY ? NIO_QUEUE_NEW : NIO_QUEUE_NODE;
-    return take_batch(worker, &node->overflow[reach], &worker->queues[which], max, true);
+    return take_batch(worker, &node->overflow[reach], &worker->queues[which], max, origin);
 }
 
 struct nio_task *nio_take_injected(struct nio_worker *worker)
 {
-    struct nio_task *task = take_injected(worker, worker->node, NIO_REACH_ANY);
-    return task ? task : take_injected(worker, worker->node, NIO_REACH_NODE);
+    struct nio_task *task = take_injected(worker, worker->node, NIO_REACH_ANY, FROM_OUTSIDE);
+    return task ? task : take_injected(worker, worker->node, NIO_REACH_NODE, FROM_OUTSIDE);
 }
 
 struct nio_task *nio_take_overflow(struct nio_worker *worker, uint32_t max)
 {
     if (NIO_UNLIKELY(worker->thrift.pause_ns != 0) && nio_now_ns() < worker->thrift.until_ns)
         return NULL;
-    struct nio_task *task = take_overflow(worker, worker->node, NIO_REACH_ANY, max);
-    return task ? task : take_overflow(worker, worker->node, NIO_REACH_NODE, max);
+    struct nio_task *task = take_overflow(worker, worker->node, NIO_REACH_ANY, max, FROM_OVERFLOW);
+    return task ? task : take_overflow(worker, worker->node, NIO_REACH_NODE, max, FROM_OVERFLOW);
 }
 
 static struct nio_task *steal_from(struct nio_worker *worker, struct nio_worker *victim,
@@ -142,13 +153,25 @@ static struct nio_task *steal_near(struct nio_worker *worker)
     return NULL;
 }
 
-static uint32_t node_depth(const struct nio_node *node)
+uint32_t nio_node_far_depth(const struct nio_node *node)
 {
     return nio_inject_length(&node->inject[NIO_REACH_ANY]) +
            nio_inject_length(&node->overflow[NIO_REACH_ANY]) + nio_ranked_far_depth(node);
 }
 
-static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
+/* Of what waits on another node for none of its workers in particular. */
+static struct nio_task *take_far(struct nio_worker *worker, struct nio_node *node)
+{
+    struct nio_task *task = take_injected(worker, node, NIO_REACH_ANY, FROM_AFAR);
+    if (!task)
+        task = take_overflow(worker, node, NIO_REACH_ANY, NIO_OVERFLOW_BATCH,
+                             FROM_OVERFLOW | FROM_AFAR);
+    if (!task && (task = nio_take_ranked_far(worker, node)))
+        nio_count(&worker->counters.stolen_far, 1);
+    return task;
+}
+
+static struct nio_task *steal_deep(struct nio_worker *worker)
 {
     struct numio_handle *handle = worker->handle;
     const struct nio_plan_worker *plan = worker->plan;
@@ -158,94 +181,32 @@ static struct nio_task *steal_far(struct nio_worker *worker, uint32_t depth_min)
         if (target->tier != NIO_TIER_FAR)
             continue;
         struct nio_worker *victim = handle->workers[target->worker];
-        if (nio_far_depth(victim) >= depth_min) {
+        if (nio_policy_may_leave(nio_far_depth(victim))) {
             struct nio_task *task = steal_from(worker, victim, false);
             if (task)
                 return task;
         }
-        if (victim->node != asked && node_depth(victim->node) >= depth_min) {
+        if (victim->node != asked && nio_policy_may_leave(nio_node_far_depth(victim->node))) {
             asked = victim->node; /* once per node */
-            struct nio_task *task = take_injected(worker, asked, NIO_REACH_ANY);
-            if (!task)
-                task = take_overflow(worker, asked, NIO_REACH_ANY, NIO_OVERFLOW_BATCH);
-            if (!task)
-                task = nio_take_ranked_far(worker, asked);
-            if (task) {
-                nio_count(&worker->counters.stolen_far, 1);
+            struct nio_task *task = take_far(worker, asked);
+            if (task)
                 return task;
-            }
         }
     }
     return NULL;
 }
 
-/* What a watch looks at. */
-struct watched {
-    bool (*has_work)(const struct nio_worker *worker);    /* that others could do */
-    uint64_t (*mark_of)(const struct nio_worker *worker); /* changes while the worker gets on */
-};
-
-static bool has_lifo(const struct nio_worker *worker)
+/* What is deep enough; else whatever waits where nobody gets on. */
+static struct nio_task *steal_far(struct nio_worker *worker)
 {
-    return nio_lifo_peek(&worker->lifo) != NULL;
-}
-
-static bool has_queued(const struct nio_worker *worker)
-{
-    for (unsigned which = 0; which < NIO_QUEUE_COUNT; which++)
-        if (nio_local_queue_length(&worker->queues[which]) > 0)
-            return true;
-    return has_lifo(worker);
-}
-
-static uint64_t polls_of(const struct nio_worker *worker)
-{
-    return nio_counter(&worker->counters.polls);
-}
-
-static uint64_t polls_and_spawns_of(const struct nio_worker *worker)
-{
-    return polls_of(worker) + nio_counter(&worker->counters.spawned);
-}
-
-/* One suspect at a time is watched until it has got on or has nothing that others could do, then
- * the next one that has: so a stuck worker is found however many others are just busy.  Returns a
- * sibling that has not got on for NIO_STUCK_NS, NULL if none is known. */
-static struct nio_worker *find_stuck(struct nio_worker *worker, struct nio_watch *watch,
-                                     const struct watched *watched, uint64_t now_ns)
-{
-    struct nio_node *node = worker->node;
-    if (watch->suspect < node->worker_count) {
-        struct nio_worker *suspect = node->workers[watch->suspect];
-        if (watched->has_work(suspect) && watched->mark_of(suspect) == watch->mark)
-            return now_ns - watch->since_ns >= NIO_STUCK_NS ? suspect : NULL;
-    }
-    for (unsigned i = 1; i <= node->worker_count; i++) {
-        struct nio_worker *next = node->workers[(watch->suspect + i) % node->worker_count];
-        if (next == worker || !watched->has_work(next))
-            continue;
-        *watch = (struct nio_watch){ next->index_in_node, watched->mark_of(next), now_ns };
-        break;
-    }
-    return NULL;
-}
-
-/* The LIFO slot of a sibling that does not come around to it; what a long poll spawns does not help
- * the task that waits there. */
-static struct nio_task *steal_stuck_lifo(struct nio_worker *worker, uint64_t now_ns)
-{
-    static const struct watched lifo = { has_lifo, polls_of };
-    struct nio_worker *victim = find_stuck(worker, &worker->lifo_watch, &lifo, now_ns);
-    struct nio_task *task = victim ? nio_lifo_take(&victim->lifo) : NULL;
-    if (task)
-        nio_count(&worker->counters.stolen_near, 1);
+    uint64_t now_ns = nio_now_ns();
+    if (worker->idle_since_ns == 0 || !nio_policy_may_go_far(now_ns - worker->idle_since_ns))
+        return NULL;
+    struct nio_task *task = steal_deep(worker);
+    struct nio_worker *stuck = task ? NULL : nio_find_stuck_afar(worker, now_ns);
+    if (stuck && !(task = steal_from(worker, stuck, false)))
+        task = take_far(worker, stuck->node);
     return task;
-}
-
-bool nio_sibling_is_stuck(struct nio_worker *worker, uint64_t now_ns)
-{
-    static const struct watched queue = { has_queued, polls_and_spawns_of };
-    return find_stuck(worker, &worker->queue_watch, &queue, now_ns) != NULL;
 }
 
 unsigned nio_reap_siblings(struct nio_worker *worker)
@@ -277,14 +238,12 @@ struct nio_task *nio_steal(struct nio_worker *worker)
     if (worker->node->worker_count > 1) {
         if (nio_reap_siblings(worker) > 0)
             return nio_next_local(worker);
-        if ((task = steal_stuck_lifo(worker, nio_now_ns())))
+        if ((task = nio_take_stuck_lifo(worker, nio_now_ns()))) {
+            nio_count(&worker->counters.stolen_near, 1);
             return task;
+        }
     }
-    if (worker->handle->node_count == 1)
-        return NULL;
-    uint64_t idle_ns = worker->idle_since_ns ? nio_now_ns() - worker->idle_since_ns : 0;
-    uint32_t depth_min = nio_policy_far_depth(idle_ns);
-    return depth_min == UINT32_MAX ? NULL : steal_far(worker, depth_min);
+    return worker->handle->node_count > 1 ? steal_far(worker) : NULL;
 }
 
 bool nio_sees_work(struct nio_worker *worker)
@@ -305,8 +264,9 @@ bool nio_sees_work(struct nio_worker *worker)
     for (unsigned i = 0; i < worker->plan->steal_count; i++) {
         const struct nio_steal_target *target = &worker->plan->steal[i];
         struct nio_worker *victim = worker->handle->workers[target->worker];
-        if (target->tier == NIO_TIER_FAR && (nio_policy_may_leave(nio_far_depth(victim)) ||
-                                             nio_policy_may_leave(node_depth(victim->node))))
+        if (target->tier == NIO_TIER_FAR &&
+            (nio_policy_may_leave(nio_far_depth(victim)) ||
+             nio_policy_may_leave(nio_node_far_depth(victim->node))))
             return true;
     }
     return false;

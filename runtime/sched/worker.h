@@ -14,6 +14,7 @@
 #include "runtime/sched/handle.h"
 #include "runtime/sched/lifo.h"
 #include "runtime/sched/parker.h"
+#include "runtime/sched/stuck.h"
 #include "runtime/sched/thrift.h"
 #include "runtime/task/group.h"
 
@@ -108,13 +109,6 @@ struct nio_shares {
 
 enum nio_direct_state { NIO_DIRECT_UNKNOWN = 0, NIO_DIRECT_MADE, NIO_DIRECT_NONE };
 
-/* One sibling at a time is suspected of being stuck: steal.c. */
-struct nio_watch {
-    unsigned suspect; /* index in the node; UINT32_MAX: nobody yet */
-    uint64_t mark;    /* what would have changed if it had got on */
-    uint64_t since_ns;
-};
-
 struct nio_source;
 
 struct nio_worker {
@@ -177,6 +171,8 @@ struct nio_worker {
     uint64_t idle_average_ns;     /* how long it took work to come lately, weighted */
     bool has_slept;               /* in the present pause */
     struct nio_watch lifo_watch, queue_watch; /* for siblings that keep work to themselves */
+    struct nio_watch far_watch;               /* for workers of other nodes that are stuck */
+    uint64_t far_ask_polls;                   /* asks for a far watcher from this poll on */
     struct nio_thrift thrift;                 /* whether it pays to take others' work */
     struct nio_stripe stripe;
     struct nio_stack_pool stack_pool;
@@ -324,8 +320,8 @@ struct nio_task *nio_take_overflow(struct nio_worker *worker, uint32_t max);
 struct nio_task *nio_steal(struct nio_worker *worker);
 /* Owner, after announcing its sleep: whether some source of work has something for it. */
 bool nio_sees_work(struct nio_worker *worker);
-/* Owner: whether a sibling with tasks in its queues has been in one poll for NIO_STUCK_NS. */
-bool nio_sibling_is_stuck(struct nio_worker *worker, uint64_t now_ns);
+/* Any thread: how many tasks a worker of another node could find in a node's own queues. */
+uint32_t nio_node_far_depth(const struct nio_node *node);
 /* Owner: reaps siblings' completions; their tasks are then in its own queues. */
 unsigned nio_reap_siblings(struct nio_worker *worker);
 

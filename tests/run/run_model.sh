@@ -12,4 +12,10 @@ if "$1/numio-model" --nodes 9 2>/dev/null; then
     echo "run_model: nine nodes are not refused" >&2
     exit 1
 fi
+if [ "$("$1/numio-model" --machines | wc -l)" -lt 3 ] ||
+    "$1/numio-model" --machine abacus 2>/dev/null ||
+    ! "$1/numio-model" --machine milan --nodes 8 --cores 1 | grep -q '^balanced numio 8 8 '; then
+    echo "run_model: --machine does not do what it says" >&2
+    exit 1
+fi
 echo "run_model: all as it should be"

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/* A few tasks that wait on a node where nobody gets on are found by another node. */
+#include "runtime/sched/stuck.h"
+
+#include <criterion/criterion.h>
+
+#include "runtime/sched/policy.h"
+#include "tests/sched_rig.h"
+
+TestSuite(far_watch, .timeout = 100);
+
+static const char two_nodes[] = "pack:2 numa:1 core:2 pu:1";
+static const char one_node[] = "pack:1 numa:1 core:4 pu:1";
+
+static enum numio_poll note_node(void *state, struct numio_context *cx)
+{
+    (void)cx;
+    **(int **)state = numio_current_node();
+    return NUMIO_READY;
+}
+
+/* From a poll of the worker, which stands still afterwards; one of the tasks is in its LIFO slot.
+ */
+static void spawn_from(struct nio_worker *worker, int *nodes, unsigned count)
+{
+    nio_worker_set_current(worker);
+    for (unsigned i = 0; i < count; i++) {
+        int *node = &nodes[i];
+        struct numio_future future = { .poll = note_node, .state = &node, .size = sizeof node };
+        *node = -1;
+        cr_assert_eq(numio_spawn(NULL, &future, NULL, NULL), 0);
+    }
+    nio_worker_set_current(NULL);
+}
+
+/* One look of an idle worker; `since_ns`: so long after its last one.  Whether it took something.
+ */
+static bool looks(struct nio_worker *thief, uint64_t since_ns)
+{
+    thief->idle_since_ns = nio_now_ns() - 10 * (uint64_t)NIO_WATCH_NS;
+    thief->far_watch.since_ns -= since_ns;
+    thief->is_searching = true; /* it may look at others */
+    (void)nio_idle_begin_search(&thief->node->idle);
+    bool has_taken = rig_step(thief);
+    if (thief->is_searching)
+        (void)nio_idle_end_search(&thief->node->idle);
+    thief->is_searching = false;
+    return has_taken;
+}
+
+static void sleep_all(struct nio_node *node)
+{
+    for (unsigned i = 0; i < node->worker_count; i++)
+        nio_idle_sleep(&node->idle, i, false);
+}
+
+/* Those that were put to sleep; whoever was called meanwhile counts as a searcher. */
+static void wake_from(struct nio_node *node, unsigned first)
+{
+    for (unsigned i = first; i < node->worker_count; i++)
+        if (nio_idle_leave(&node->idle, i, false))
+            (void)nio_idle_end_search(&node->idle);
+}
+
+static unsigned count_asleep(const struct nio_node *node)
+{
+    return nio_idle_sleeping(nio_idle_load(&node->idle));
+}
+
+Test(far_watch, what_waits_behind_a_worker_that_does_not_get_on_is_taken)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    int nodes[3];
+    spawn_from(handle->workers[0], nodes, 3);
+    cr_assert_not(looks(handle->workers[2], 0), "at the first look it is only suspected");
+    cr_assert_not(looks(handle->workers[2], 0), "and it may have begun a moment ago");
+    cr_assert(looks(handle->workers[2], NIO_FAR_STUCK_NS));
+    cr_assert_eq(nodes[0], 1, "the oldest first");
+    rig_stop(handle);
+}
+
+Test(far_watch, what_waits_behind_a_busy_worker_is_left_to_it)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    int nodes[8];
+    for (unsigned round = 0; round < 4; round++) {
+        spawn_from(handle->workers[0], nodes, 4);
+        cr_assert_not(looks(handle->workers[2], NIO_FAR_STUCK_NS), "round %u", round);
+        cr_assert(rig_step(handle->workers[0]), "it gets on");
+        cr_assert_not(looks(handle->workers[2], NIO_FAR_STUCK_NS), "round %u", round);
+        rig_settle(handle);
+    }
+    cr_assert_eq(nio_counter(&handle->workers[2]->counters.stolen_far), 0);
+    rig_stop(handle);
+}
+
+Test(far_watch, a_stuck_worker_is_found_among_busy_ones)
+{
+    struct numio_handle *handle = rig_start("pack:4 numa:1 core:1 pu:1");
+    int busy_nodes[3], stuck_nodes[3];
+    bool has_taken = false;
+    spawn_from(handle->workers[2], stuck_nodes, 3);
+    for (unsigned i = 0; i < 8 && !has_taken; i++) {
+        spawn_from(handle->workers[1], busy_nodes, 3);
+        cr_assert(rig_step(handle->workers[1]));
+        has_taken = looks(handle->workers[0], NIO_FAR_STUCK_NS);
+        while (rig_step(handle->workers[1]))
+            continue;
+    }
+    cr_assert(has_taken);
+    cr_assert_eq(stuck_nodes[0], 0);
+    rig_stop(handle);
+}
+
+Test(far_watch, what_waits_in_a_stuck_nodes_own_queues_is_taken)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    int node = -1, *place = &node;
+    struct numio_future future = { .poll = note_node, .state = &place, .size = sizeof place };
+    struct numio_spawn_opts opts;
+    numio_spawn_opts_init(&opts, sizeof opts);
+    opts.node = 0;
+    cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
+    cr_assert_not(looks(handle->workers[2], 0));
+    cr_assert(looks(handle->workers[2], NIO_FAR_STUCK_NS));
+    cr_assert_eq(node, 1);
+    rig_stop(handle);
+}
+
+Test(far_watch, tasks_of_a_stuck_node_do_not_leave_it)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    int node = -1, *place = &node;
+    struct numio_future future = { .poll = note_node, .state = &place, .size = sizeof place };
+    struct numio_spawn_opts opts;
+    numio_spawn_opts_init(&opts, sizeof opts);
+    opts.node = 0;
+    opts.affinity = NUMIO_AFFINITY_NODE;
+    cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
+    for (unsigned i = 0; i < 4; i++)
+        cr_assert_not(looks(handle->workers[2], NIO_FAR_STUCK_NS));
+    rig_settle(handle);
+    cr_assert_eq(node, 0);
+    rig_stop(handle);
+}
+
+Test(far_watch, a_sleeper_watches_while_another_node_has_nobody_asleep)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    sleep_all(handle->nodes[1]);
+    _Atomic uint32_t *flag = nio_watch_begin(handle->workers[2]);
+    cr_assert_eq(flag, &handle->far_watcher);
+    cr_assert_null(nio_watch_begin(handle->workers[3]), "one is enough");
+    nio_watch_end(flag);
+    nio_idle_sleep(&handle->nodes[0]->idle, 0, false);
+    cr_assert_null(nio_watch_begin(handle->workers[2]), "the sleeper there is woken by pushes");
+    nio_idle_sleep(&handle->nodes[0]->idle, 1, false);
+    cr_assert_null(nio_watch_begin(handle->workers[2]));
+    wake_from(handle->nodes[0], 0);
+    wake_from(handle->nodes[1], 0);
+    rig_stop(handle);
+}
+
+Test(far_watch, at_home_one_sleeper_watches_while_a_sibling_is_busy)
+{
+    struct numio_handle *handle = rig_start(one_node);
+    nio_idle_sleep(&handle->nodes[0]->idle, 0, false);
+    nio_idle_sleep(&handle->nodes[0]->idle, 1, false);
+    _Atomic uint32_t *flag = nio_watch_begin(handle->workers[0]);
+    cr_assert_eq(flag, &handle->nodes[0]->watcher);
+    cr_assert_null(nio_watch_begin(handle->workers[1]), "one is enough");
+    nio_watch_end(flag);
+    nio_idle_sleep(&handle->nodes[0]->idle, 2, false);
+    nio_idle_sleep(&handle->nodes[0]->idle, 3, false);
+    cr_assert_null(nio_watch_begin(handle->workers[0]), "nobody is busy");
+    wake_from(handle->nodes[0], 0);
+    rig_stop(handle);
+}
+
+Test(far_watch, a_push_of_few_tasks_wakes_a_watcher_once)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    int nodes[8];
+    struct nio_worker *pusher = handle->workers[0];
+    sleep_all(handle->nodes[1]);
+    spawn_from(pusher, nodes, 2);
+    cr_assert_eq(count_asleep(handle->nodes[1]), 1, "one is called");
+    spawn_from(pusher, nodes + 2, 2);
+    cr_assert_eq(count_asleep(handle->nodes[1]), 1, "and no second");
+    wake_from(handle->nodes[1], 0);
+    rig_stop(handle);
+}
+
+Test(far_watch, nobody_is_called_while_somebody_watches_or_sleeps_at_home)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    int nodes[4];
+    sleep_all(handle->nodes[1]);
+    _Atomic uint32_t *flag = nio_watch_begin(handle->workers[2]);
+    cr_assert_not_null(flag);
+    spawn_from(handle->workers[0], nodes, 2);
+    cr_assert_eq(count_asleep(handle->nodes[1]), 2);
+    nio_watch_end(flag);
+    nio_idle_sleep(&handle->nodes[0]->idle, 1, false);
+    handle->workers[0]->far_ask_polls = 0;
+    spawn_from(handle->workers[0], nodes + 2, 2);
+    cr_assert_eq(count_asleep(handle->nodes[1]), 2);
+    wake_from(handle->nodes[0], 1);
+    wake_from(handle->nodes[1], 0);
+    rig_stop(handle);
+}
+
+Test(far_watch, a_push_from_outside_calls_one_as_well)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    int node = -1, *place = &node;
+    struct numio_future future = { .poll = note_node, .state = &place, .size = sizeof place };
+    struct numio_spawn_opts opts;
+    numio_spawn_opts_init(&opts, sizeof opts);
+    opts.node = 0;
+    sleep_all(handle->nodes[1]);
+    cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
+    cr_assert_eq(count_asleep(handle->nodes[1]), 1);
+    wake_from(handle->nodes[1], 0);
+    rig_stop(handle);
+}
