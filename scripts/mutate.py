@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""mutate.py [--list] [--check-fit] [--only RE] [--jobs N]: do the stress tests see what they claim
-to see?
+"""mutate.py [--list] [--check-fit] [--only RE] [--kind KIND] [--jobs N]: do the tests see what they
+claim to see?
 
 Each mutant weakens one memory order or leaves one step of a protocol out, in a copy of the sources
-below build/mutants; the stress program named for it must then fail.  Programs of kind "tsan" run
+below build/mutants; the program named for it must then fail.  Stress programs of kind "tsan" run
 under ThreadSanitizer, which knows the happens-before order and so sees weakened orders that x86
 never acts upon; "native" ones run as they are and hang or miscount.  "hidden" mutants cannot be
-seen on x86 by either: they are tried all the same, and reported as surviving.
+seen on x86 by either: they are tried all the same, and reported as surviving.  The promises about
+machines with several nodes (mutants_numa.py) are broken for programs that run in a guest, "guest",
+for unit tests, "unit", and for the model's look at itself, "check".
 
 Ends with 1 if a mutant survives that should not, or one no longer fits the sources.
 """
@@ -18,14 +20,21 @@ import re
 import subprocess
 import sys
 
+import mutants_numa
 import repo_files
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 OUT = os.path.join("build", "mutants")
-TRIES = {"tsan": 3, "native": 3, "hidden": 1}
+TRIES = {"tsan": 3, "native": 3}  # runs, else one
+PARTS = ("NUMIO_STRESS_TESTS", "NUMIO_UNIT_TESTS", "NUMIO_PROGRAMS")
+# What is built for a kind: a preset, and one of PARTS.
+BUILDS = {"tsan": ("tsan", PARTS[0]), "native": ("release", PARTS[0]),
+          "unit": ("dev", PARTS[1]), "guest": ("release", PARTS[2])}
+SHARED = {"hidden": "native", "check": "guest"}  # kinds that use another's build
+GUEST_LIMIT_S = "60"
 RUN_MS = "2500"
 PATIENCE_S = "8"
-RUN_LIMIT_S = 120
+RUN_LIMIT_S = 300
 
 # From `after` on in `path`, the first `old` becomes `new`.
 Mutant = collections.namedtuple("Mutant", "label path after old new program kind")
@@ -312,16 +321,21 @@ def copy_sources():
     return source
 
 
-def configure(source):
-    """Two builds of the stress programs; returns {kind: folder}."""
-    builds = {"tsan": os.path.join(OUT, "tsan"), "native": os.path.join(OUT, "native")}
-    for kind, folder in builds.items():
-        preset = "tsan" if kind == "tsan" else "release"
+def build_of(kind):
+    return SHARED.get(kind, kind)
+
+
+def configure(source, kinds):
+    """The builds that these kinds need; returns {kind: folder}."""
+    builds = {}
+    for kind in sorted({build_of(kind) for kind in kinds}):
+        preset, part = BUILDS[kind]
+        folder = builds[kind] = os.path.join(OUT, kind)
         done = run(["cmake", "--preset", preset, "-S", source, "-B", os.path.abspath(folder),
-                    "-DNUMIO_STRESS_TESTS=ON", "-DNUMIO_UNIT_TESTS=OFF", "-DNUMIO_PROGRAMS=OFF"])
+                    "-DNUMIO_LTO=OFF"] +
+                   ["-D%s=%s" % (other, "ON" if other == part else "OFF") for other in PARTS])
         if done.returncode:
             sys.exit(done.stdout)
-    builds["hidden"] = builds["native"]
     return builds
 
 
@@ -335,23 +349,50 @@ def mutate(text, mutant):
 
 
 def build(folder, program, jobs):
-    return run(["cmake", "--build", folder, "--parallel", jobs, "--target", program])
+    target = program.split("@")[0]
+    return run(["cmake", "--build", folder, "--parallel", jobs, "--target", target])
 
 
-def is_killed(program, tries):
+def guest_command(folder, program):
+    """Runs `program` of tests/numa, "numa_X@TOPOLOGY", in a guest; "all@..." runs all of them."""
+    name, topology = program.split("@")
+    if name == "all":
+        return ["bash", "tests/numa/run_numa.sh", folder, topology]
+    disk = ["--nvme", "64@1", "--append", "nvme.poll_queues=1", "--module", "ext4"]
+    return (["scripts/numa-vm.sh", "--quiet", "--topology", topology, "--timeout", GUEST_LIMIT_S,
+             "--env", "NUMIO_SPOIL_MACHINE=1",
+             "--bin", os.path.join(folder, "tests", "numa", name)] +
+            (disk if topology == "2n" else []) + ["--", name])
+
+
+def command_of(kind, folder, program):
+    if kind == "guest":
+        return guest_command(folder, program)
+    if kind == "check":
+        return [os.path.join(folder, "bin", program), "--check"]
+    return [os.path.join(folder, "tests", program)]
+
+
+def last_words(output, status):
+    """What a failed program said: the first check that failed, or its last line."""
+    lines = [line for line in output.splitlines() if "SEED" not in line]
+    failed = [line for line in lines if line.startswith(("FAILED", "[FAIL]"))]
+    return (failed or lines[-1:] or ["exit %d" % status])[0][:70]
+
+
+def is_killed(kind, folder, program):
     """How a run failed, None if all went well."""
     environment = dict(os.environ, NUMIO_STRESS_MS=RUN_MS, NUMIO_STRESS_PATIENCE_S=PATIENCE_S,
                        TSAN_OPTIONS="halt_on_error=1 exitcode=66")
-    for _ in range(tries):
+    for _ in range(TRIES.get(kind, 1)):
         try:
-            done = run([program], env=environment, timeout=RUN_LIMIT_S)
+            done = run(command_of(kind, folder, program), env=environment, timeout=RUN_LIMIT_S)
         except subprocess.TimeoutExpired:
             return "hangs"
         if done.returncode == 66:
             return "ThreadSanitizer"
         if done.returncode:
-            lines = [line for line in done.stdout.splitlines() if "SEED" not in line]
-            return lines[-1][-60:] if lines else "exit %d" % done.returncode
+            return last_words(done.stdout, done.returncode)
     return None
 
 
@@ -366,11 +407,11 @@ def judge(mutant, source, builds, jobs):
     try:
         with open(path, "w", encoding="utf-8") as file:
             file.write(mutated)
-        folder = builds[mutant.kind]
+        folder = builds[build_of(mutant.kind)]
         done = build(folder, mutant.program, jobs)
         if done.returncode:
             return "misfit", "does not build: " + done.stdout[-300:]
-        how = is_killed(os.path.join(folder, "tests", mutant.program), TRIES[mutant.kind])
+        how = is_killed(mutant.kind, folder, mutant.program)
     finally:
         with open(path, "w", encoding="utf-8") as file:
             file.write(original)
@@ -395,10 +436,11 @@ def check_fit(mutants):
 def check_unmutated(mutants, builds, jobs):
     """The programs must pass as they are, or a failure says nothing."""
     for kind, program in sorted({(m.kind, m.program) for m in mutants if m.kind != "hidden"}):
-        done = build(builds[kind], program, jobs)
+        folder = builds[build_of(kind)]
+        done = build(folder, program, jobs)
         if done.returncode:
             sys.exit(done.stdout[-2000:])
-        how = is_killed(os.path.join(builds[kind], "tests", program), 1)
+        how = is_killed(kind, folder, program)
         if how:
             sys.exit("%s (%s) fails without any mutant: %s" % (program, kind, how))
 
@@ -409,24 +451,27 @@ def main():
     parser.add_argument("--check-fit", action="store_true",
                         help="only look whether each mutant still fits the sources")
     parser.add_argument("--only", default="", metavar="RE", help="mutants whose line matches")
+    parser.add_argument("--kind", default="", metavar="KIND", help="mutants of this kind")
     parser.add_argument("--jobs", default=str(os.cpu_count() or 1))
     args = parser.parse_args()
     os.chdir(ROOT)
-    mutants = [m for m in MUTANTS
-               if re.search(args.only, "%s %s %s" % (m.label, m.path, m.program))]
+    every = MUTANTS + [Mutant(*entry) for entry in mutants_numa.ENTRIES]
+    mutants = [m for m in every
+               if re.search(args.only, "%s %s %s" % (m.label, m.path, m.program)) and
+               args.kind in ("", m.kind)]
     if args.list:
         for m in mutants:
-            print("%-15s %-28s %-20s %s" % (m.label, m.path, m.program, m.kind))
+            print("%-22s %-28s %-20s %s" % (m.label, m.path, m.program, m.kind))
         return 0
     if args.check_fit:
         return check_fit(mutants)
-    builds = configure(copy_sources())
+    builds = configure(copy_sources(), {m.kind for m in mutants})
     check_unmutated(mutants, builds, args.jobs)
     counts = collections.Counter()
     for m in mutants:
         verdict, remark = judge(m, os.path.join(OUT, "src"), builds, args.jobs)
         counts[verdict] += 1
-        print("%-9s %-15s %-28s %-20s %s" % (verdict, m.label, m.path, m.program, remark),
+        print("%-9s %-22s %-28s %-20s %s" % (verdict, m.label, m.path, m.program, remark),
               flush=True)
     print(", ".join("%d %s" % (count, verdict) for verdict, count in sorted(counts.items())))
     return 1 if counts["survived"] or counts["misfit"] else 0

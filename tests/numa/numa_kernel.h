@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/numa/numa_check.h"
@@ -167,6 +168,34 @@ static inline int kernel_node_of(const void *address)
     int node;
     kernel_nodes_of_pages(&page, 1, &node);
     return node;
+}
+
+/* Works for so long, by CLOCK_MONOTONIC. */
+static inline void kernel_spin(uint64_t ns)
+{
+    struct timespec now;
+    uint64_t at_ns, end_ns = 0;
+    do {
+        (void)clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail */
+        at_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+        end_ns = end_ns ? end_ns : at_ns + ns;
+    } while (at_ns < end_ns);
+}
+
+/* How often a thread has gone to sleep. */
+static inline uint64_t kernel_sleeps_of_thread(int tid)
+{
+    char path[128], line[KERNEL_LINE_BYTES];
+    unsigned long long sleeps = 0;
+    (void)snprintf(path, sizeof path, "/proc/self/task/%d/status", tid); /* fits */
+    FILE *file = fopen(path, "re");
+    if (!file)
+        kernel_fail(path);
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "voluntary_ctxt_switches: %llu", &sleeps) == 1)
+            break;
+    (void)fclose(file);
+    return sleeps;
 }
 
 /* The resident memory of the process, in pages. */

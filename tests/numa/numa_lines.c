@@ -3,14 +3,15 @@
  * no byte of what belongs to node B (its shard of the owned set, its inject and overflow queues,
  * its idle set, its workers), and no cache line holds parts of two nodes.
  *
- * B's workers sleep meanwhile, so every byte of B must stay as it was: B's memory is copied, A
- * works, and the copy is compared.  Where B's parts are is numio's word; that they lie on B is the
- * kernel's.
+ * B's workers are held meanwhile, each in a poll that does nothing but wait, so every byte of B
+ * must stay as it was: B's memory is copied, A works, and the copy is compared.  (Asleep they would
+ * do, too, but for the one that looks after A now and then.)  Where B's parts are is numio's word;
+ * that they lie on B is the kernel's.
  */
 #include "runtime/sched/worker.h"
 #include "tests/numa/numa_runtime.h"
 
-enum { TASKS = 20000, PARTS_MAX = 256, LINE_BYTES = 64, SLEEP_TRIES = 1000000 };
+enum { TASKS = 20000, PARTS_MAX = 256, LINE_BYTES = 64 };
 
 struct part {
     const char *base;
@@ -83,25 +84,49 @@ static char *copy_parts(unsigned node, size_t *ret_bytes)
     return copy;
 }
 
-/* The kernel has put every thread of the node's workers to sleep, and they have said that they
- * sleep until they are woken: none of them as the watcher, who looks around once more. */
-static bool is_asleep(const struct nio_node *node)
+/* --- B's workers ----------------------------------------------------------------------------- */
+
+static _Atomic unsigned held;  /* so many are in their polls */
+static _Atomic bool is_let_go; /* and go on when this is set */
+
+static int64_t hold_worker(void *arg)
 {
-    /* relaxed: asked again if it is not so */
-    bool is_asleep = nio_idle_sleeping(nio_idle_load(&node->idle)) == node->worker_count &&
-                     atomic_load_explicit(&node->watcher, memory_order_relaxed) == 0;
-    for (unsigned i = 0; i < node->worker_count && is_asleep; i++)
-        is_asleep = kernel_state_of_thread(node->workers[i]->tid) == 'S';
-    return is_asleep;
+    (void)arg;
+    /* [NL1] release: its poll has begun.  Pairs with [NL2]. */
+    (void)atomic_fetch_add_explicit(&held, 1, memory_order_release);
+    /* relaxed: only its value */
+    while (!atomic_load_explicit(&is_let_go, memory_order_relaxed))
+        (void)sched_yield(); /* others may need this CPU */
+    return 0;
 }
 
-/* Nothing of the other node's work tells when it is over, so this asks until it is. */
-static bool wait_for_sleep(const struct nio_node *node)
+static void hold_node(const struct nio_node *node, struct numio_join **joins)
 {
-    for (unsigned i = 0; i < SLEEP_TRIES && !is_asleep(node); i++)
-        (void)sched_yield(); /* it is only tried again */
-    return is_asleep(node);
+    for (unsigned i = 0; i < node->worker_count; i++) {
+        struct numio_spawn_opts opts;
+        numio_spawn_opts_init(&opts, sizeof opts);
+        opts.affinity = NUMIO_AFFINITY_WORKER;
+        opts.worker = (int)node->workers[i]->index;
+        numa_must(numio_spawn_co(node->handle, hold_worker, NULL, &opts, &joins[i]), "spawn");
+    }
+    /* [NL2] acquire: what they did before is done.  Pairs with [NL1]. */
+    while (atomic_load_explicit(&held, memory_order_acquire) < node->worker_count)
+        (void)sched_yield(); /* as above */
 }
+
+static void let_node_go(const struct nio_node *node, struct numio_join **joins)
+{
+    /* relaxed: only its value */
+    atomic_store_explicit(&is_let_go, true, memory_order_relaxed);
+    for (unsigned i = 0; i < node->worker_count; i++)
+        numa_must(numio_join_await(&joins[i]), "join");
+    /* relaxed: all have been joined */
+    atomic_store_explicit(&is_let_go, false, memory_order_relaxed);
+    /* relaxed: as above */
+    atomic_store_explicit(&held, 0, memory_order_relaxed);
+}
+
+/* --- A's work -------------------------------------------------------------------------------- */
 
 static enum numio_poll wake_once(void *state, struct numio_context *cx)
 {
@@ -139,11 +164,8 @@ static void check_silence(struct numio_handle *handle, unsigned busy, unsigned i
 {
     size_t bytes, changed = 0;
     struct numio_spawn_opts opts;
-    struct numio_join *join;
-    if (!wait_for_sleep(handle->nodes[idle])) {
-        numa_check(false, "the other node sleeps", "node %u does not", idle);
-        return;
-    }
+    struct numio_join *join, *holders[KERNEL_CPUS_MAX];
+    hold_node(handle->nodes[idle], holders);
     char *before = copy_parts(idle, &bytes);
     numio_spawn_opts_init(&opts, sizeof opts);
     opts.affinity = NUMIO_AFFINITY_NODE;
@@ -151,6 +173,7 @@ static void check_silence(struct numio_handle *handle, unsigned busy, unsigned i
     numa_must(numio_spawn_co(handle, work_at_home, NULL, &opts, &join), "spawn");
     numa_must(numio_join_await(&join), "join");
     char *after = copy_parts(idle, &bytes);
+    let_node_go(handle->nodes[idle], holders);
     for (size_t i = 0; before && after && i < bytes; i++)
         changed += before[i] != after[i];
     numa_check(before && after && changed == 0,

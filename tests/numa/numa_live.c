@@ -176,7 +176,9 @@ static void end_load(void)
 /* --- the kernel's word ----------------------------------------------------------------------- */
 
 static uint64_t bound_at_start[2 * WORKERS_MAX]; /* the workers, then the SQ threads */
-static uint64_t node_cpus[WORKERS_MAX];          /* of each worker's node, with all plugged in */
+static uint64_t pools_at_start[WORKERS_MAX];     /* the CPUs of each node's blocking pool */
+static unsigned reasons_at_start;
+static uint64_t node_cpus[WORKERS_MAX]; /* of each worker's node, with all plugged in */
 
 static int tid_of(unsigned thread)
 {
@@ -264,6 +266,35 @@ static bool wait_for(bool (*holds)(uint64_t left), uint64_t left)
     return false;
 }
 
+/* How many of the status's sentences are about workers and SQ threads that are not at home. */
+static unsigned count_reasons(void)
+{
+    unsigned count = 0;
+    while (numio_status_reason(handle, count))
+        count++;
+    return count - reasons_at_start;
+}
+
+/* Each worker whose CPU is gone has its sentence, which names it. */
+static bool is_explained(uint64_t left)
+{
+    for (unsigned i = 0; i < status.workers; i++) {
+        char name[32];
+        bool is_named = (bound_at_start[i] & left) != 0;
+        (void)snprintf(name, sizeof name, "worker %u: CPU", i); /* fits */
+        for (unsigned k = 0; !is_named && numio_status_reason(handle, k); k++)
+            is_named = strstr(numio_status_reason(handle, k), name) != NULL;
+        if (!is_named)
+            return false;
+    }
+    return true;
+}
+
+static bool says_no_more(uint64_t left)
+{
+    return count_reasons() == 0 && left != 0;
+}
+
 /* Each kind of work goes on: waits for as much again as has been done in a moment. */
 static bool goes_on(uint64_t left)
 {
@@ -275,17 +306,55 @@ static bool goes_on(uint64_t left)
     return value(&ran) >= ran_goal && value(&echoed) >= echoed_goal;
 }
 
+/* Where a function on the blocking pool of each node may run. */
+static int64_t tell_cpus(void *arg)
+{
+    *(uint64_t *)arg = kernel_cpus_of_thread(0);
+    return 0;
+}
+
+static uint64_t pool_cpus(unsigned node)
+{
+    uint64_t cpus = 0;
+    struct numio_spawn_opts opts;
+    struct numio_join *join;
+    numio_spawn_opts_init(&opts, sizeof opts);
+    opts.node = (int)node;
+    numa_must(numio_spawn_blocking(handle, tell_cpus, &cpus, &opts, &join), "spawn");
+    numa_must(numio_join_wait(&join, -1), "join");
+    return cpus;
+}
+
+/* A pool thread learns of the change with its next function. */
+static bool pools_are_as_at_start(uint64_t left)
+{
+    for (unsigned i = 0; i < status.nodes; i++)
+        if (pool_cpus(i) != pools_at_start[i])
+            return false;
+    return left != 0;
+}
+
 static void check_lost(const char *name, uint64_t left)
 {
     bool holds = wait_for(is_settled, left);
     numa_check(holds, name, "threads are left on CPUs that are gone, or workers share one");
+    numa_check(wait_for(is_explained, left), "the status says why a worker is not at home", "%s",
+               name);
     (void)goes_on(0); /* sets the goal */
     numa_check(wait_for(goes_on, 1), "tasks and operations go on without the CPUs", "%s", name);
+    uint64_t astray = 0;
+    for (unsigned i = 0; i < status.nodes; i++)
+        astray |= pool_cpus(i) & ~left;
+    numa_check(astray == 0, "blocking functions run on CPUs that are left", "CPUs %#llx are gone",
+               (unsigned long long)astray);
 }
 
 static void check_back(const char *name)
 {
     numa_check(wait_for(is_as_at_start, 1), name, "threads are not where they were");
+    numa_check(wait_for(pools_are_as_at_start, 1), "blocking functions run where they did", "%s",
+               name);
+    numa_check(wait_for(says_no_more, 1), "and the status has no more to say", "%s", name);
 }
 
 /* --- taking away and giving back ------------------------------------------------------------- */
@@ -404,6 +473,10 @@ static void check_runtime(uint64_t allowed, bool has_cpuset)
         for (int node = 0; node < KERNEL_NODES_MAX; node++)
             if (kernel_cpus_of_node(node) & bound_at_start[i])
                 node_cpus[i] = kernel_cpus_of_node(node);
+    for (unsigned i = 0; i < status.nodes; i++)
+        pools_at_start[i] = pool_cpus(i);
+    reasons_at_start = 0;
+    reasons_at_start = count_reasons();
     start_load();
     if (has_cpuset)
         shrink_cpuset(allowed);

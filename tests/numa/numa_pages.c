@@ -17,7 +17,8 @@
 
 enum {
     ROUNDS = 10,
-    TASKS = 100000,   /* a round, all nodes */
+    TASKS = 100000, /* a round, all nodes */
+    LONG_NS = 5000,
     COROUTINES = 400, /* a round, each node, all at the same moment */
     BATCH = 500,
     BUFFER_BYTES = 1 << 20,
@@ -41,6 +42,7 @@ struct places {
 };
 
 static struct places cells, stacks, heaps;
+static _Atomic uint64_t crossed; /* tasks that ran on another home than their cell's */
 static struct numa_run run;
 static struct numio_barrier all_are_there;
 
@@ -87,6 +89,7 @@ static void check_places(struct places *places, const char *name)
 
 struct errand {
     int home; /* of the spawner's worker */
+    bool is_long;
 };
 
 static int home_here(void)
@@ -99,6 +102,11 @@ static enum numio_poll run_errand(void *state, struct numio_context *cx)
     struct errand *errand = state;
     (void)cx;
     note(&cells, errand, errand->home);
+    if (errand->home != home_here())
+        /* relaxed: a sum, read after the joins */
+        (void)atomic_fetch_add_explicit(&crossed, 1, memory_order_relaxed);
+    if (errand->is_long)
+        kernel_spin(LONG_NS);
     return NUMIO_READY;
 }
 
@@ -134,11 +142,11 @@ struct batch {
     struct numio_join *joins[BATCH];
 };
 
-static int64_t spawn_batch(struct batch *batch)
+static int64_t spawn_batch(struct batch *batch, bool is_long)
 {
     for (size_t i = 0; i < BATCH; i++) {
         struct errand *errand = &batch->errands[i];
-        errand->home = home_here();
+        *errand = (struct errand){ home_here(), is_long };
         batch->futures[i] =
             (struct numio_future){ .poll = run_errand, .state = errand, .size = sizeof *errand };
     }
@@ -148,14 +156,20 @@ static int64_t spawn_batch(struct batch *batch)
     return rc;
 }
 
-/* Spawns its share of futures in batches, then joins them. */
+struct share {
+    size_t count;  /* tasks of each spawner */
+    int long_node; /* whose tasks take LONG_NS, so that those who are done come for them */
+};
+
+/* Spawns its share of futures in batches, and joins each. */
 static int64_t spawn_share(void *arg)
 {
-    size_t count = *(size_t *)arg;
+    const struct share *share = arg;
+    bool is_long = numio_current_node() == share->long_node;
     struct batch *batch = malloc(sizeof *batch);
     int64_t rc = batch ? 0 : -ENOMEM;
-    for (size_t done = 0; rc >= 0 && done < count; done += BATCH)
-        rc = spawn_batch(batch);
+    for (size_t done = 0; rc >= 0 && done < share->count; done += BATCH)
+        rc = spawn_batch(batch, is_long);
     free(batch);
     return rc < 0 ? rc : 0;
 }
@@ -224,7 +238,8 @@ int main(void)
     long settled = 0, resident = 0;
     for (unsigned round = 1; round <= ROUNDS; round++) {
         /* Twice as many spawners as workers, so that their tasks are stolen. */
-        size_t each = share / (2 * status.workers / status.nodes + 1);
+        struct share each = { .count = share / (2 * status.workers / status.nodes + 1),
+                              .long_node = (int)(round % status.nodes) };
         on_each_node(handle, status.nodes, 2 * status.workers / status.nodes + 1, spawn_share,
                      &each);
         on_each_node(handle, status.nodes, COROUTINES, run_coroutine, NULL);
@@ -243,6 +258,13 @@ int main(void)
     numa_check(resident - settled <= GROWTH_PAGES_MAX, "memory does not grow over ten rounds",
                "%ld pages after round %d, %ld after round %d", settled, SETTLED_ROUND, resident,
                ROUNDS);
+    /* relaxed: nothing runs */
+    uint64_t away = atomic_load_explicit(&crossed, memory_order_relaxed);
+    if (status.nodes < 2)
+        numa_skip("tasks were stolen across nodes", "there is one node");
+    else
+        numa_check(away >= ROUNDS, "tasks were stolen across nodes", "%llu of %u",
+                   (unsigned long long)away, ROUNDS * TASKS);
     on_each_node(handle, status.nodes, 1, use_heap, NULL);
     check_places(&heaps, "a plain malloc() in a task comes from its worker's node");
     check_buffers(handle, status.nodes);

@@ -49,4 +49,15 @@ static inline struct numio_node_status numa_node(const struct numa_run *run, uns
     return node;
 }
 
+/* "A,B": a CPU of a worker of each of the first two nodes of the runtime; false: it has one. */
+static inline bool numa_two_cpus(const struct numa_run *run, char *ret_list, size_t bytes)
+{
+    if (run->status.nodes < 2)
+        return false;
+    (void)snprintf(ret_list, bytes, "%d,%d",
+                   numa_worker(run, numa_node(run, 0).worker_first).bind_cpu,
+                   numa_worker(run, numa_node(run, 1).worker_first).bind_cpu); /* fits */
+    return true;
+}
+
 #endif

@@ -203,12 +203,14 @@ static void check_ring_memory(struct numio_handle *handle, const struct numio_st
                (unsigned long long)workers_at[wrong < 0 ? 0 : wrong], status->workers);
 }
 
+/* Nobody watches the CPUs, who would bind a thread that has not bound itself. */
 static void check_driver(enum numio_driver driver)
 {
     struct numio_config config;
     static struct numa_run run;
     numa_must(numio_config_init(&config, sizeof config), "config");
     config.driver = driver;
+    config.cpu_check_ms = 0;
     numa_start(&run, &config);
     struct numio_handle *handle = run.handle;
     struct numio_status status = run.status;
