@@ -210,6 +210,37 @@ Test(far_watch, nobody_is_called_while_somebody_watches_or_sleeps_at_home)
     rig_stop(handle);
 }
 
+/* Who finds one task as the last searcher leaves what else there is to others. */
+Test(far_watch, the_last_searcher_hands_on_what_waits_in_its_nodes_queues)
+{
+    enum { COUNT = NIO_FAR_DEPTH };
+    struct numio_handle *handle = rig_start("pack:2 numa:1 core:1 pu:1");
+    struct nio_worker *worker = handle->workers[0];
+    int nodes[COUNT], own = -1, *place = &own;
+    struct numio_future future = { .poll = note_node, .state = &place, .size = sizeof place };
+    struct numio_spawn_opts opts;
+    sleep_all(handle->nodes[0]);
+    sleep_all(handle->nodes[1]);
+    numio_spawn_opts_init(&opts, sizeof opts);
+    opts.affinity = NUMIO_AFFINITY_WORKER;
+    opts.worker = 0;
+    cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
+    opts.affinity = NUMIO_AFFINITY_ANY;
+    opts.node = 0;
+    for (unsigned i = 0; i < COUNT; i++) {
+        place = &nodes[i];
+        cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
+    }
+    cr_assert_eq(count_asleep(handle->nodes[1]), 1, "the sleeper at home was called");
+    worker->is_searching = nio_idle_leave(&handle->nodes[0]->idle, 0, false);
+    cr_assert(worker->is_searching);
+    cr_assert(rig_step(worker), "it has mail");
+    cr_assert_eq(own, 0);
+    cr_assert_eq(count_asleep(handle->nodes[1]), 0, "another node is called for the rest");
+    wake_from(handle->nodes[1], 0);
+    rig_stop(handle);
+}
+
 Test(far_watch, a_push_from_outside_calls_one_as_well)
 {
     struct numio_handle *handle = rig_start(two_nodes);

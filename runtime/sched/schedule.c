@@ -116,7 +116,7 @@ void nio_offer_on(struct nio_worker *worker)
     struct nio_node *home = worker->node;
     if (!wake_home(home, worker) || worker->handle->node_count == 1)
         return;
-    uint32_t deepest = 0;
+    uint32_t deepest = nio_node_far_depth(home);
     for (unsigned i = 0; i < home->worker_count; i++) {
         uint32_t depth = nio_far_depth(home->workers[i]);
         deepest = depth > deepest ? depth : deepest;
