@@ -37,8 +37,8 @@ ENTRIES = [
     ("frees come home", "alloc/slab.h", "static inline void nio_slab_outbox_flush(",
      "if (!outbox->home)", "if (!outbox->home || outbox->count > 1)", "numa_pages@2n", "guest"),
     # --- tasks
-    ("node tasks stay", STEAL_C, "static struct nio_task *steal_from(",
-     "NIO_ARRAY_LEN(order) - 1", "NIO_ARRAY_LEN(order)", "numa_tasks@2n", "guest"),
+    ("node tasks stay", SCHEDULE_C, "static enum nio_reach reach_of(",
+     "== NUMIO_AFFINITY_ANY ?", "!= NUMIO_AFFINITY_WORKER ?", "numa_tasks@2n", "guest"),
     ("pinned tasks stay", SCHEDULE_C, "void nio_schedule_local(",
      "nio_task_affinity(task) == NUMIO_AFFINITY_WORKER",
      "nio_task_affinity(task) == NUMIO_AFFINITY_WORKER && !worker", "numa_tasks@2n", "guest"),
