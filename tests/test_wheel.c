@@ -206,6 +206,125 @@ Test(wheel, equal_deadlines_come_as_they_were_armed_in_any_number)
     cr_assert_eq(nio_wheel_count(&wheel), 0);
 }
 
+/* --- a slot with many timers ---------------------------------------------------------------- */
+
+enum { CROWD = 5000, MS = 1000000 };
+
+static struct numio_op crowd[CROWD];
+static uint64_t crowd_ns[CROWD];
+
+/* All within one slot of level 2, which begins some slots from now. */
+static uint64_t arm_crowd(uint64_t now_ns)
+{
+    const uint64_t slot_ns = UINT64_C(1)
+                             << (NIO_WHEEL_TICK_SHIFT + 2 * NIO_WHEEL_DIGIT_BITS); /* 268 ms */
+    uint64_t begin_ns = (now_ns / slot_ns + 3) * slot_ns;
+    struct nio_rng rng = seeded_rng(0xc40d);
+    for (unsigned i = 0; i < CROWD; i++) {
+        crowd_ns[i] = begin_ns + 50 * MS + nio_rng_below(&rng, 100 * MS);
+        (void)nio_wheel_arm(&wheel, &crowd[i], crowd_ns[i], now_ns); /* nobody sleeps */
+    }
+    return begin_ns;
+}
+
+static bool has_on_level(unsigned level)
+{
+    return (wheel.levels >> level & 1) != 0;
+}
+
+Test(wheel, a_slot_with_many_timers_is_emptied_before_it_is_reached)
+{
+    nio_wheel_init(&wheel);
+    uint64_t now_ns = UINT64_C(1234567890123), begin_ns = arm_crowd(now_ns), back_ns;
+    unsigned parks = 0;
+    while (has_on_level(2)) {
+        back_ns = nio_wheel_settle(&wheel, now_ns);
+        cr_assert(nio_wheel_check(&wheel));
+        cr_assert(!has_on_level(2) || back_ns < begin_ns, "it is woken in time");
+        if (has_on_level(2))
+            now_ns = back_ns > now_ns ? back_ns : now_ns + 1000;
+        parks++;
+    }
+    cr_assert_lt(now_ns, begin_ns, "and done before");
+    cr_assert_geq(parks, CROWD / 256, "a few at a time");
+    cr_assert_eq(nio_wheel_count(&wheel), CROWD);
+}
+
+/* An owner that never parks gets to it between its looks. */
+Test(wheel, it_is_emptied_between_looks_as_well)
+{
+    nio_wheel_init(&wheel);
+    uint64_t now_ns = UINT64_C(1234567890123), begin_ns = arm_crowd(now_ns);
+    for (; now_ns < begin_ns; now_ns += MS / 10)
+        cr_assert_null(nio_wheel_take_due(&wheel, now_ns));
+    cr_assert_not(has_on_level(2));
+    cr_assert(nio_wheel_check(&wheel));
+}
+
+Test(wheel, a_crowd_comes_in_order_and_on_time_whatever_has_been_moved_ahead)
+{
+    nio_wheel_init(&wheel);
+    uint64_t now_ns = UINT64_C(1234567890123), begin_ns = arm_crowd(now_ns), last_ns = 0;
+    struct nio_rng rng = seeded_rng(0xa4ead);
+    struct numio_op *op;
+    unsigned taken = 0;
+    while (taken < CROWD) {
+        if (nio_rng_below(&rng, 2))
+            (void)nio_wheel_settle(&wheel, now_ns); /* an owner that parks now and then */
+        while ((op = nio_wheel_take_due(&wheel, now_ns))) {
+            uint64_t due_ns = crowd_ns[op - crowd];
+            cr_assert(due_ns <= now_ns && due_ns > last_ns, "at its time");
+            taken++;
+        }
+        cr_assert(taken % 64 != 0 || nio_wheel_check(&wheel));
+        last_ns = now_ns;
+        now_ns += now_ns < begin_ns ? nio_rng_below(&rng, 10 * MS) : nio_rng_below(&rng, MS);
+    }
+    cr_assert_eq(nio_wheel_count(&wheel), 0);
+}
+
+Test(wheel, those_armed_while_others_are_moved_ahead_come_behind_them)
+{
+    enum { FIRST = 3000 };
+    const uint64_t now_ns = UINT64_C(1234567890123), due_ns = now_ns + UINT64_C(1000) * MS;
+    uint64_t at_ns = now_ns;
+    nio_wheel_init(&wheel);
+    for (unsigned i = 0; i < FIRST; i++)
+        (void)nio_wheel_arm(&wheel, &crowd[i], due_ns, now_ns); /* who is first does not matter */
+    for (unsigned i = FIRST; i < CROWD; i++) {
+        at_ns += UINT64_C(1000) * MS / (CROWD - FIRST) - 1;
+        (void)nio_wheel_settle(&wheel, at_ns); /* moves some */
+        (void)nio_wheel_arm(&wheel, &crowd[i], due_ns, at_ns);
+    }
+    cr_assert(nio_wheel_check(&wheel));
+    for (unsigned i = 0; i < CROWD; i++)
+        cr_assert_eq(nio_wheel_take_due(&wheel, due_ns), &crowd[i], "timer %u", i);
+}
+
+/* What is armed into a slot that can be emptied already is moved at the next parks, and then the
+ * owner may sleep. */
+Test(wheel, a_crowd_armed_late_does_not_keep_its_owner_awake)
+{
+    nio_wheel_init(&wheel);
+    uint64_t now_ns = UINT64_C(1) << 60, due_ns = now_ns + UINT64_C(300) * MS, back_ns;
+    unsigned parks = 0;
+    for (unsigned i = 0; i < CROWD; i++)
+        (void)nio_wheel_arm(&wheel, &crowd[i], due_ns + i, now_ns); /* nobody sleeps */
+    while ((back_ns = nio_wheel_settle(&wheel, now_ns)) <= now_ns)
+        cr_assert_lt(++parks, 2 * CROWD / 256);
+    cr_assert_not(has_on_level(2));
+    cr_assert_leq(back_ns, due_ns);
+}
+
+Test(wheel, a_few_far_timers_are_not_worth_a_wake)
+{
+    nio_wheel_init(&wheel);
+    uint64_t now_ns = UINT64_C(1234567890123), due_ns = now_ns + UINT64_C(5000) * MS;
+    for (unsigned i = 0; i < 10; i++)
+        arm(i, due_ns + i, now_ns);
+    cr_assert_eq(nio_wheel_settle(&wheel, now_ns), due_ns);
+}
+
 /* The check finds what it is for. */
 Test(wheel, the_check_sees_damage)
 {

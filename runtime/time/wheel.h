@@ -5,17 +5,25 @@
  * million of them may sleep at once.  The owner looks at the earliest deadline when it reaps, and
  * parks no longer than until then.
  *
- * Six levels of 512 slots.  A tick is 1,024 ns, a slot of level L spans 512^L ticks, so that six
- * levels hold every deadline that 64 bits can say.  A timer stands on the level of the highest
- * 9-bit digit in which its tick differs from `elapsed`, in the slot of that digit (Varghese and
- * Lauck, "Hashed and hierarchical timing wheels", 1987; Tokio, runtime/time/wheel).  When the time
- * reaches a slot, its timers move to lower levels.  Unlike Linux' kernel/time/timer.c, which trades
- * exactness for fewer moves, each timer keeps its exact deadline and each slot its earliest, and a
- * timer is due at that nanosecond: never early, and late only by what its owner is.
+ * Six levels.  A tick is 1,024 ns, a slot of level L spans 512^L ticks, so that six levels hold
+ * every deadline that 64 bits can say.  A timer is armed on the level of the highest 9-bit digit in
+ * which its tick differs from `elapsed`, in the slot of that digit (Varghese and Lauck, "Hashed and
+ * hierarchical timing wheels", 1987; Tokio, runtime/time/wheel).  When the time reaches a slot, its
+ * timers have to stand on lower levels.  Unlike Linux' kernel/time/timer.c, which trades exactness
+ * for fewer moves, each timer keeps its exact deadline and each slot its earliest, and a timer is
+ * due at that nanosecond: never early, and late only by what its owner is.
  *
  * The levels are wide because a move of a timer that nobody has touched for a while is a cache
  * miss: what is due within half a millisecond never moves, within a quarter of a second once,
- * within two minutes twice.  They cost 98 KiB a wheel.
+ * within two minutes twice.
+ *
+ * A slot of a higher level may hold any number of timers: a hundred thousand that are due within a
+ * tenth of a second take their owner 8 ms to move, and if it began when the slot is reached, those
+ * that are due meanwhile would be late by as much.  So each level has two rounds of slots, 1,024:
+ * those up to the end of the present slot of the level above, and those of the next.  With them the
+ * next slot of each level can be emptied before it is reached, a few timers at a time, between
+ * other work and before each park.  They cost 197 KiB a wheel, of which what is never used is never
+ * touched.
  *
  * Arming and cancelling are O(1) and allocate nothing: the links are in the operations.  Any thread
  * may do both; a lock of a few instructions keeps the wheel whole.  Timers whose deadlines are in
@@ -38,8 +46,8 @@
 enum {
     NIO_WHEEL_TICK_SHIFT = 10, /* 1,024 ns: a shift and no division */
     NIO_WHEEL_DIGIT_BITS = 9,
-    NIO_WHEEL_SLOTS = 1 << NIO_WHEEL_DIGIT_BITS,
-    NIO_WHEEL_GROUPS = NIO_WHEEL_SLOTS / 64, /* of slots, whose bits are in one word */
+    NIO_WHEEL_SLOTS = 2 << NIO_WHEEL_DIGIT_BITS, /* of a level: two rounds */
+    NIO_WHEEL_GROUPS = NIO_WHEEL_SLOTS / 64,     /* of slots, whose bits are in one word */
     NIO_WHEEL_LEVELS = (64 - NIO_WHEEL_TICK_SHIFT) / NIO_WHEEL_DIGIT_BITS,
     NIO_WHEEL_LISTS = NIO_WHEEL_LEVELS * NIO_WHEEL_SLOTS
 };
@@ -58,7 +66,8 @@ enum {
 struct nio_wheel_list {
     struct numio_op *first, *last; /* `last` means nothing while `first` is NULL */
     uint64_t min_ns;               /* no deadline is earlier; likewise */
-    bool is_stale;                 /* the earliest was cancelled: min_ns may be too early */
+    uint32_t count;
+    bool is_stale; /* the earliest was cancelled: min_ns may be too early */
 };
 
 struct nio_wheel {
@@ -74,7 +83,8 @@ struct nio_wheel {
     struct nio_wheel_list lists[NIO_WHEEL_LISTS];
     /* owner only */
     uint64_t settled; /* the tick of its last settle */
-    unsigned moving;  /* the list that is being distributed, NIO_WHEEL_LISTS: none */
+    unsigned moving;  /* the list that was reached and is being emptied, NIO_WHEEL_LISTS: none */
+    bool may_be_ripe; /* some level's next slot may have timers */
 };
 
 void nio_wheel_init(struct nio_wheel *wheel);
@@ -86,11 +96,12 @@ bool nio_wheel_arm(struct nio_wheel *wheel, struct numio_op *op, uint64_t deadli
 /* Any thread that knows the memory of `op` to be there: takes it back.  False: it is not armed, its
  * time has come. */
 bool nio_wheel_cancel(struct nio_wheel *wheel, struct numio_op *op);
-/* Owner: takes a timer whose deadline is not after `now_ns`, else NULL.  Costs one load while none
- * is due. */
+/* Owner: takes a timer whose deadline is not after `now_ns`, else NULL, after which it may have
+ * moved a few others ahead.  Costs two loads while there is nothing to do. */
 struct numio_op *nio_wheel_take_due(struct nio_wheel *wheel, uint64_t now_ns);
-/* Owner, before a park: the earliest deadline, NIO_TIME_NONE without one.  Too early only if the
- * earliest of a slot with many timers was cancelled: then that slot is distributed on the wake. */
+/* Owner, before a park: when to be back, NIO_TIME_NONE without a timer.  That is the earliest
+ * deadline, or earlier: `now_ns` if there is more to move ahead, the moment from which many timers
+ * can be; or the earliest of a slot with many was cancelled, which is found out on the wake. */
 uint64_t nio_wheel_settle(struct nio_wheel *wheel, uint64_t now_ns);
 
 /* Any thread: no timer is due before this.  Until the next settle it may be too early. */

@@ -54,16 +54,14 @@ size_t nio_wheel_dump(struct nio_wheel *wheel, char *ret_text, size_t bytes)
 /* Whether a timer may stand in this list at this progress. */
 static bool is_at_home(const struct nio_wheel *wheel, unsigned list, uint64_t deadline_ns)
 {
-    unsigned shift = list / NIO_WHEEL_SLOTS * NIO_WHEEL_DIGIT_BITS;
-    uint64_t tick = deadline_ns >> NIO_WHEEL_TICK_SHIFT, digit = list % NIO_WHEEL_SLOTS;
-    uint64_t reached = (wheel->elapsed >> shift) % NIO_WHEEL_SLOTS;
-    if (list < NIO_WHEEL_SLOTS && digit == reached && tick <= wheel->elapsed)
-        return true; /* it was due when it was armed, or is now */
-    bool has_begun = list < NIO_WHEEL_SLOTS || list == wheel->moving;
-    return tick >> shift >> NIO_WHEEL_DIGIT_BITS ==
-               wheel->elapsed >> shift >> NIO_WHEEL_DIGIT_BITS &&
-           (tick >> shift) % NIO_WHEEL_SLOTS == digit &&
-           (has_begun ? digit >= reached : digit > reached);
+    unsigned shift = list / NIO_WHEEL_SLOTS * NIO_WHEEL_DIGIT_BITS, digit = list % NIO_WHEEL_SLOTS;
+    uint64_t tick = deadline_ns >> NIO_WHEEL_TICK_SHIFT;
+    uint64_t slot = tick >> shift, reached = wheel->elapsed >> shift;
+    if (list < NIO_WHEEL_SLOTS && tick <= wheel->elapsed)
+        return digit == reached % NIO_WHEEL_SLOTS; /* it was due when it was armed, or is now */
+    bool may_have_begun = list < NIO_WHEEL_SLOTS || wheel->moving != NIO_WHEEL_LISTS;
+    return slot % NIO_WHEEL_SLOTS == digit && (may_have_begun ? slot >= reached : slot > reached) &&
+           (slot >> NIO_WHEEL_DIGIT_BITS) - (reached >> NIO_WHEEL_DIGIT_BITS) <= 1;
 }
 
 static bool is_whole(const struct nio_wheel *wheel, unsigned number, unsigned *total,
@@ -72,19 +70,21 @@ static bool is_whole(const struct nio_wheel *wheel, unsigned number, unsigned *t
     const struct nio_wheel_list *list = &wheel->lists[number];
     const struct numio_op *prev = NULL;
     uint64_t min_ns = NIO_TIME_NONE;
+    uint32_t count = 0;
     for (const struct numio_op *op = list->first; op; prev = op, op = next_of(op)) {
         uint64_t deadline_ns = nio_timer_deadline_ns(op);
         if ((prev && prev_of(op) != prev) || op->_sqe[NIO_TIMER_WORD_LIST] != number + 1 ||
             !is_at_home(wheel, number, deadline_ns))
             return false;
         min_ns = deadline_ns < min_ns ? deadline_ns : min_ns;
+        count++;
         if (++*total > nio_wheel_count(wheel))
             return false; /* a ring, or the count is wrong */
     }
     *earliest_ns = min_ns < *earliest_ns ? min_ns : *earliest_ns;
     unsigned level = number / NIO_WHEEL_SLOTS, slot = number % NIO_WHEEL_SLOTS;
     bool is_marked = (wheel->occupied[level][slot / 64] >> slot % 64 & 1) != 0;
-    if (is_marked != (list->first != NULL) || (prev && list->last != prev))
+    if (count != list->count || is_marked != (list->first != NULL) || (prev && list->last != prev))
         return false;
     return !prev || (list->is_stale ? list->min_ns <= min_ns : list->min_ns == min_ns);
 }
