@@ -7,11 +7,16 @@
  *   TAKEN    it was received
  *   GONE     the sender has closed
  *   REFUSED  the receiver has closed
+ *   | WATCHED  with EMPTY or a wait: the sender waits for the receiver's close, by the operation in
+ *              a second word, which the sender writes before it sets this
  *
  * There is no lock: whoever takes the wait out of the word, by a CAS, ends it.  The sender writes
  * the value before it changes the word, and touches nothing afterwards but a wait that it has taken
  * out, whose receiver keeps all of it until the end.  The value stays in the oneshot even if it was
  * copied to a waiting receiver: one that was aborted puts the word back to SENT.
+ *
+ * Who takes WATCHED from the word ends the sender's wait.  The receiver does so when it closes:
+ * until the wait has ended the sender does not go on, and so keeps all of the oneshot.
  */
 #include <numio/channel.h>
 
@@ -23,7 +28,7 @@
 #include "runtime/sched/await.h"
 #include "runtime/sched/wait_await.h"
 
-enum { EMPTY = 0, SENT, TAKEN, GONE, REFUSED, WAIT_FROM };
+enum { EMPTY = 0, WATCHED = 1, SENT = 2, TAKEN = 4, GONE = 6, REFUSED = 8, WAIT_FROM = 16 };
 
 static _Atomic uintptr_t *word_of(const struct numio_oneshot *oneshot)
 {
@@ -33,7 +38,13 @@ static _Atomic uintptr_t *word_of(const struct numio_oneshot *oneshot)
 
 static struct numio_op *wait_in(uintptr_t word)
 {
-    return word < WAIT_FROM ? NULL : (struct numio_op *)word;
+    return word < WAIT_FROM ? NULL : (struct numio_op *)(word & ~(uintptr_t)WATCHED);
+}
+
+/* Whether nothing has come to an end yet. */
+static bool is_open(uintptr_t word)
+{
+    return (word & ~(uintptr_t)WATCHED) == EMPTY || wait_in(word);
 }
 
 /* From `*word`, or, failing that, to it: what it is meanwhile. */
@@ -84,8 +95,9 @@ static bool recv_begin(struct numio_op *op, int32_t *ret_result)
 {
     struct numio_oneshot *oneshot = nio_wait_object(op);
     uintptr_t word = look(oneshot);
-    if (word == EMPTY && change(oneshot, &word, (uintptr_t)op))
-        return false;
+    while (is_open(word) && !wait_in(word)) /* the sender begins to watch, or stops */
+        if (change(oneshot, &word, (uintptr_t)op | word))
+            return false;
     *ret_result = -ECANCELED;
     if (!nio_wait_claim(op))
         return true;
@@ -95,8 +107,12 @@ static bool recv_begin(struct numio_op *op, int32_t *ret_result)
 
 static bool recv_leave(struct numio_op *op)
 {
-    uintptr_t word = (uintptr_t)op;
-    return change(nio_wait_object(op), &word, EMPTY);
+    struct numio_oneshot *oneshot = nio_wait_object(op);
+    uintptr_t word = look(oneshot);
+    while (wait_in(word) == op) /* as above */
+        if (change(oneshot, &word, word & WATCHED))
+            return true;
+    return false;
 }
 
 static void recv_give_back(struct numio_op *op)
@@ -138,13 +154,25 @@ int64_t numio_oneshot_try_recv(struct numio_oneshot *oneshot, void *ret_value, s
     uintptr_t word = look(oneshot);
     if (word == SENT)
         return take(oneshot, ret_value, bytes);
-    return word == EMPTY || wait_in(word) ? -EAGAIN : -EPIPE;
+    return is_open(word) ? -EAGAIN : -EPIPE;
+}
+
+/* The caller has taken WATCHED from the word. */
+static NIO_NOINLINE void end_watch(struct numio_oneshot *oneshot, int32_t result)
+{
+    struct numio_op *op = (struct numio_op *)oneshot->_watch;
+    nio_wait_done(op, nio_wait_claim(op) ? result : -ECANCELED);
 }
 
 void numio_oneshot_close_receiver(struct numio_oneshot *oneshot)
 {
     uintptr_t word = EMPTY;
-    (void)change(oneshot, &word, REFUSED); /* else there is nothing to refuse any more */
+    do {
+        if (!is_open(word) || wait_in(word))
+            return;                             /* there is nothing to refuse any more */
+    } while (!change(oneshot, &word, REFUSED)); /* the sender begins to watch, or stops */
+    if (word & WATCHED)
+        end_watch(oneshot, 0);
 }
 
 /* ---- sending ------------------------------------------------------------------------------- */
@@ -158,6 +186,15 @@ static NIO_NOINLINE void end_wait(struct numio_oneshot *oneshot, struct numio_op
     nio_wait_done(op, result);
 }
 
+/* Whoever else of the sender's side waits for the close, waits no more; before the word says that
+ * there is an end, after which the receiver may free all of it. */
+static NIO_COLD uintptr_t stop_watch(struct numio_oneshot *oneshot, uintptr_t word)
+{
+    if (change(oneshot, &word, word & ~(uintptr_t)WATCHED))
+        end_watch(oneshot, -EALREADY);
+    return look(oneshot);
+}
+
 int numio_oneshot_send(struct numio_oneshot *oneshot, const void *value, size_t bytes)
 {
     uintptr_t word = look(oneshot);
@@ -165,9 +202,11 @@ int numio_oneshot_send(struct numio_oneshot *oneshot, const void *value, size_t 
         return nio_error(-EMSGSIZE, "oneshot: a value of %zu bytes; up to %d are possible", bytes,
                          NUMIO_ONESHOT_BYTES_MAX);
     do {
+        while (NIO_UNLIKELY(is_open(word) && (word & WATCHED)))
+            word = stop_watch(oneshot, word);
         if (NIO_UNLIKELY(word == REFUSED))
             return -EPIPE;
-        if (NIO_UNLIKELY(word != EMPTY && !wait_in(word)))
+        if (NIO_UNLIKELY(!is_open(word)))
             return nio_error(-EALREADY, "oneshot: a value was sent before, or the sender closed");
         oneshot->_bytes = (uint32_t)bytes;
         if (NIO_LIKELY(bytes > 0))
@@ -182,7 +221,9 @@ void numio_oneshot_close_sender(struct numio_oneshot *oneshot)
 {
     uintptr_t word = look(oneshot);
     do {
-        if (word != EMPTY && !wait_in(word))
+        while (is_open(word) && (word & WATCHED))
+            word = stop_watch(oneshot, word);
+        if (!is_open(word))
             return;
     } while (!change(oneshot, &word, GONE)); /* the receiver came, or left */
     if (wait_in(word))
@@ -192,4 +233,49 @@ void numio_oneshot_close_sender(struct numio_oneshot *oneshot)
 bool numio_oneshot_is_refused(const struct numio_oneshot *oneshot)
 {
     return look(oneshot) == REFUSED;
+}
+
+static bool watch_begin(struct numio_op *op, int32_t *ret_result)
+{
+    struct numio_oneshot *oneshot = nio_wait_object(op);
+    uintptr_t word = look(oneshot);
+    while (is_open(word) && !(word & WATCHED)) { /* the receiver came, or left */
+        oneshot->_watch = (uintptr_t)op;
+        if (change(oneshot, &word, word | WATCHED))
+            return false;
+    }
+    *ret_result = word == REFUSED ? 0 : is_open(word) ? -EBUSY : -EALREADY;
+    if (!nio_wait_claim(op))
+        *ret_result = -ECANCELED;
+    return true;
+}
+
+static bool watch_leave(struct numio_op *op)
+{
+    struct numio_oneshot *oneshot = nio_wait_object(op);
+    uintptr_t word = look(oneshot);
+    while (is_open(word)) /* as above; nobody else watches */
+        if (change(oneshot, &word, word & ~(uintptr_t)WATCHED))
+            return true;
+    return false;
+}
+
+static const struct nio_wait_class watch_kind = { watch_begin, watch_leave, NULL };
+
+void numio_op_oneshot_wait_refused(struct numio_op *op, struct numio_oneshot *oneshot)
+{
+    nio_wait_prep(op, &watch_kind, oneshot, 0);
+}
+
+int numio_oneshot_wait_refused(struct numio_oneshot *oneshot)
+{
+    struct numio_op op;
+    nio_charge();
+    numio_op_oneshot_wait_refused(&op, oneshot);
+    int rc = nio_wait_await(&op);
+    if (rc == -EBUSY)
+        return nio_error(rc, "oneshot: somebody else waits for the receiver's close");
+    if (rc == -EALREADY)
+        return nio_error(rc, "oneshot: a value was sent, or the sender has closed");
+    return rc;
 }

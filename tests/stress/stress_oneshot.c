@@ -2,7 +2,8 @@
 /* Values go through oneshots while their receivers give up and come back, select among several, are
  * aborted, or are futures that never look at what they got.  Each value is received once, with all
  * that was written before it was sent; a oneshot may be reused as soon as its value is received, so
- * a sender that touched it later would spoil the next.
+ * a sender that touched it later would spoil the next.  Senders wait for the close of a receiver,
+ * which is over when it comes or when their time is.
  *
  * Weakened [OS1] or [OS2]: ThreadSanitizer reports the value, or the wait.
  */
@@ -33,7 +34,7 @@ struct player {
 struct sender {
     struct player *player;
     unsigned index, spins;
-    bool does_close;
+    bool does_close, does_watch;
 };
 
 static int64_t run_sender(void *arg)
@@ -43,6 +44,8 @@ static int64_t run_sender(void *arg)
     uint64_t *written = &s->player->written[s->index];
     for (unsigned i = 0; i < s->spins; i++)
         nio_cpu_relax();
+    if (s->does_watch) /* the receiver does not close here: it ends by its time */
+        STRESS_CHECK(numio_within(s->spins, numio_oneshot_wait_refused(oneshot)) == -ETIMEDOUT);
     if (s->does_close) {
         numio_oneshot_close_sender(oneshot);
         return 0;
@@ -136,8 +139,9 @@ static int64_t play(void *arg)
         struct numio_join *joins[WIDTH];
         for (unsigned i = 0; i < WIDTH; i++) {
             numio_oneshot_init(&p->oneshots[i]);
-            senders[i] = (struct sender){ p, i, nio_rng_below(&p->rng, STRESS_SPINS),
-                                          nio_rng_below(&p->rng, 8) == 0 };
+            senders[i] =
+                (struct sender){ p, i, nio_rng_below(&p->rng, STRESS_SPINS),
+                                 nio_rng_below(&p->rng, 8) == 0, nio_rng_below(&p->rng, 2) == 0 };
             STRESS_CHECK(numio_spawn_co(handle, run_sender, &senders[i], NULL, &joins[i]) == 0);
         }
         if (p->rounds % 2)
@@ -159,7 +163,7 @@ static int64_t play(void *arg)
 enum { DUELS = 20, DUEL_WIDTH = 500 };
 
 static struct numio_oneshot duel[DUEL_WIDTH];
-static uint64_t duel_written[DUEL_WIDTH];
+static uint64_t duel_written[DUEL_WIDTH], duel_seen[DUEL_WIDTH];
 
 static void *duel_in_thread(void *unused)
 {
@@ -196,6 +200,47 @@ static void run_duel(void)
     (void)pthread_join(thread, NULL); /* cannot fail: joined once */
 }
 
+/* A plain thread closes, a task waits for that, or begins to, and takes the memory back at once. */
+static void *refuse_in_thread(void *unused)
+{
+    (void)unused;
+    for (unsigned i = 0; i < DUEL_WIDTH; i++) {
+        struct value value;
+        duel_written[i]++;
+        STRESS_CHECK(numio_oneshot_try_recv(&duel[i], &value, sizeof value) == -EAGAIN);
+        numio_oneshot_close_receiver(&duel[i]);
+    }
+    return NULL;
+}
+
+static int64_t wait_in_task(void *unused)
+{
+    (void)unused;
+    for (unsigned i = 0; i < DUEL_WIDTH; i++) {
+        uint64_t before = duel_seen[i];
+        while (numio_within(i % 3 * 1000, numio_oneshot_wait_refused(&duel[i])) != 0)
+            continue; /* too soon */
+        STRESS_CHECK(duel_written[i] == before + 1);
+        duel_seen[i] = duel_written[i];
+        memset(&duel[i], 0xa5, sizeof duel[i]);
+    }
+    return 0;
+}
+
+static void run_refusals(void)
+{
+    struct numio_join *join;
+    pthread_t thread;
+    for (unsigned i = 0; i < DUEL_WIDTH; i++) {
+        numio_oneshot_init(&duel[i]);
+        duel_seen[i] = duel_written[i];
+    }
+    STRESS_CHECK(numio_spawn_co(handle, wait_in_task, NULL, NULL, &join) == 0);
+    STRESS_CHECK(pthread_create(&thread, NULL, refuse_in_thread, NULL) == 0);
+    STRESS_CHECK(numio_join_wait(&join, -1) == 0);
+    (void)pthread_join(thread, NULL); /* cannot fail: joined once */
+}
+
 int main(void)
 {
     static struct player players[TASKS];
@@ -210,6 +255,8 @@ int main(void)
     handle = numio_runtime_handle(runtime);
     for (unsigned i = 0; i < DUELS; i++)
         run_duel();
+    for (unsigned i = 0; i < DUELS; i++)
+        run_refusals();
     for (unsigned i = 0; i < TASKS; i++) {
         nio_rng_init(&players[i].rng, &seed);
         STRESS_CHECK(numio_spawn_co(handle, play, &players[i], NULL, &joins[i]) == 0);

@@ -156,12 +156,12 @@ NUMIO_EXPORT void numio_op_spsc_recv_many(struct numio_op *op, struct numio_spsc
 
 /* ---- oneshot ------------------------------------------------------------------------------- */
 
-enum { NUMIO_ONESHOT_BYTES_MAX = 48 };
+enum { NUMIO_ONESHOT_BYTES_MAX = 40 }; /* all of it is one cache line */
 
 /* One value from one sender to one receiver, once; in the user's memory, zeroes are a new one.  It
  * may be freed as soon as the value is received, or each side knows that the other has closed. */
 struct numio_oneshot {
-    uintptr_t _word;
+    uintptr_t _word, _watch;
     uint32_t _bytes;
     uint32_t _unused;
     uint64_t _value[NUMIO_ONESHOT_BYTES_MAX / 8];
@@ -170,6 +170,7 @@ struct numio_oneshot {
 static inline void numio_oneshot_init(struct numio_oneshot *oneshot)
 {
     oneshot->_word = 0;
+    oneshot->_watch = 0;
 }
 
 /* Sends the value, which is copied.
@@ -197,6 +198,14 @@ NUMIO_EXPORT void numio_oneshot_close_sender(struct numio_oneshot *oneshot);
 NUMIO_EXPORT void numio_oneshot_close_receiver(struct numio_oneshot *oneshot);
 /* For the sender: whether the receiver has closed. */
 NUMIO_EXPORT bool numio_oneshot_is_refused(const struct numio_oneshot *oneshot);
+/* For the sender, who has not sent: waits until the receiver has closed, and nobody wants the value
+ * any more.  In a selection beside the work for it, it ends that work.
+ * Context: a coroutine suspends, a plain thread sleeps.
+ * Errors:  -EALREADY a value was sent, or the sender has closed; -EBUSY somebody else waits for the
+ *          close; -EDEADLK would block a worker; -ECANCELED, -ETIMEDOUT. */
+NUMIO_EXPORT NUMIO_NODISCARD int numio_oneshot_wait_refused(struct numio_oneshot *oneshot);
+/* Prepares an operation that does so. */
+NUMIO_EXPORT void numio_op_oneshot_wait_refused(struct numio_op *op, struct numio_oneshot *oneshot);
 /* Prepares an operation that receives; its result is that of numio_oneshot_recv(). */
 NUMIO_EXPORT void numio_op_oneshot_recv(struct numio_op *op, struct numio_oneshot *oneshot,
                                         void *ret_value, size_t bytes);
