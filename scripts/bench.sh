@@ -242,7 +242,7 @@ run_one() {
             run_logged floor "$load_dir/$(floor_of "$scenario")" "${options[@]}" || true
             ;;
         tokio*)
-            options+=(--filter "^$scenario\$")
+            options+=(--filter "^$scenario(_p50|_p99)?\$")
             case $who in *-ct) options+=(--flavor current_thread) ;; esac
             case $who in
                 tokio-mimalloc*)
@@ -252,7 +252,7 @@ run_one() {
             esac
             ;;
         go)
-            options+=(--filter "^$scenario\$")
+            options+=(--filter "^$scenario(_p50|_p99)?\$")
             run_logged go "$peer_dir/go-peer" "${options[@]}" || true
             ;;
     esac
@@ -260,7 +260,7 @@ run_one() {
 }
 
 go_has() {
-    has_peer go && [ -n "$("$peer_dir/go-peer" --list --filter "^$1\$")" ]
+    has_peer go && [ -n "$("$peer_dir/go-peer" --list --filter "^$1(_p50|_p99)?\$")" ]
 }
 
 # contestants ROUND WORKERS EXTRA SCENARIO: who runs, one "WHO DRIVER" a line; every second round
