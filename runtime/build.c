@@ -135,6 +135,7 @@ static int build_node(struct numio_handle *handle, unsigned index)
     atomic_init(&node->guests, 0);
     atomic_init(&node->watcher, 0);
     atomic_init(&node->resting, 0);
+    atomic_init(&node->has_asked, false);
     nio_lock_init(&node->foreign.lock, NIO_RANK_OWNED);
     atomic_init(&node->foreign.spawned, 0);
     rc = nio_stripe_init(&node->foreign.stripe, arena, handle->plan->worker_count + index);

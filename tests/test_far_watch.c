@@ -54,12 +54,17 @@ static void sleep_all(struct nio_node *node)
         nio_idle_sleep(&node->idle, i, false);
 }
 
-/* Those that were put to sleep; whoever was called meanwhile counts as a searcher. */
+/* One that was put to sleep; if it was called meanwhile it counts as a searcher. */
+static void wake_one(struct nio_node *node, unsigned index)
+{
+    if (nio_idle_leave(&node->idle, index, false))
+        (void)nio_idle_end_search(&node->idle);
+}
+
 static void wake_from(struct nio_node *node, unsigned first)
 {
     for (unsigned i = first; i < node->worker_count; i++)
-        if (nio_idle_leave(&node->idle, i, false))
-            (void)nio_idle_end_search(&node->idle);
+        wake_one(node, i);
 }
 
 static unsigned count_asleep(const struct nio_node *node)
@@ -148,14 +153,13 @@ Test(far_watch, a_sleeper_watches_while_another_node_has_nobody_asleep)
 {
     struct numio_handle *handle = rig_start(two_nodes);
     sleep_all(handle->nodes[1]);
-    _Atomic uint32_t *flag = nio_watch_begin(handle->workers[2]);
-    cr_assert_eq(flag, &handle->far_watcher);
-    cr_assert_null(nio_watch_begin(handle->workers[3]), "one is enough");
-    nio_watch_end(flag);
+    cr_assert_eq(nio_watch_begin(handle->workers[2]), NIO_WATCH_FAR);
+    cr_assert_eq(nio_watch_begin(handle->workers[3]), 0, "one is enough");
+    nio_watch_end(handle->workers[2], NIO_WATCH_FAR);
     nio_idle_sleep(&handle->nodes[0]->idle, 0, false);
-    cr_assert_null(nio_watch_begin(handle->workers[2]), "the sleeper there is woken by pushes");
+    cr_assert_eq(nio_watch_begin(handle->workers[2]), 0, "the sleeper there is woken by pushes");
     nio_idle_sleep(&handle->nodes[0]->idle, 1, false);
-    cr_assert_null(nio_watch_begin(handle->workers[2]));
+    cr_assert_eq(nio_watch_begin(handle->workers[2]), 0);
     wake_from(handle->nodes[0], 0);
     wake_from(handle->nodes[1], 0);
     rig_stop(handle);
@@ -166,13 +170,12 @@ Test(far_watch, at_home_one_sleeper_watches_while_a_sibling_is_busy)
     struct numio_handle *handle = rig_start(one_node);
     nio_idle_sleep(&handle->nodes[0]->idle, 0, false);
     nio_idle_sleep(&handle->nodes[0]->idle, 1, false);
-    _Atomic uint32_t *flag = nio_watch_begin(handle->workers[0]);
-    cr_assert_eq(flag, &handle->nodes[0]->watcher);
-    cr_assert_null(nio_watch_begin(handle->workers[1]), "one is enough");
-    nio_watch_end(flag);
+    cr_assert_eq(nio_watch_begin(handle->workers[0]), NIO_WATCH_HOME);
+    cr_assert_eq(nio_watch_begin(handle->workers[1]), 0, "one is enough");
+    nio_watch_end(handle->workers[0], NIO_WATCH_HOME);
     nio_idle_sleep(&handle->nodes[0]->idle, 2, false);
     nio_idle_sleep(&handle->nodes[0]->idle, 3, false);
-    cr_assert_null(nio_watch_begin(handle->workers[0]), "nobody is busy");
+    cr_assert_eq(nio_watch_begin(handle->workers[0]), 0, "nobody is busy");
     wake_from(handle->nodes[0], 0);
     rig_stop(handle);
 }
@@ -196,17 +199,88 @@ Test(far_watch, nobody_is_called_while_somebody_watches_or_sleeps_at_home)
     struct numio_handle *handle = rig_start(two_nodes);
     int nodes[4];
     sleep_all(handle->nodes[1]);
-    _Atomic uint32_t *flag = nio_watch_begin(handle->workers[2]);
-    cr_assert_not_null(flag);
+    cr_assert_eq(nio_watch_begin(handle->workers[2]), NIO_WATCH_FAR);
     spawn_from(handle->workers[0], nodes, 2);
     cr_assert_eq(count_asleep(handle->nodes[1]), 2);
-    nio_watch_end(flag);
+    nio_watch_end(handle->workers[2], NIO_WATCH_FAR);
     nio_idle_sleep(&handle->nodes[0]->idle, 1, false);
-    handle->workers[0]->far_ask_polls = 0;
     spawn_from(handle->workers[0], nodes + 2, 2);
     cr_assert_eq(count_asleep(handle->nodes[1]), 2);
     wake_from(handle->nodes[0], 1);
     wake_from(handle->nodes[1], 0);
+    rig_stop(handle);
+}
+
+/* One may look after its own node and after another. */
+Test(far_watch, a_home_watcher_watches_afar_as_well)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    nio_idle_sleep(&handle->nodes[1]->idle, 0, false);
+    cr_assert_eq(nio_watch_begin(handle->workers[2]), NIO_WATCH_HOME | NIO_WATCH_FAR);
+    nio_watch_end(handle->workers[2], NIO_WATCH_HOME | NIO_WATCH_FAR);
+    wake_one(handle->nodes[1], 0);
+    rig_stop(handle);
+}
+
+/* A watcher that is woken by work of its own and goes to it. */
+Test(far_watch, a_watcher_that_finds_work_hands_the_watch_on)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    struct nio_worker *watcher = handle->workers[2];
+    sleep_all(handle->nodes[1]);
+    cr_assert_eq(nio_watch_begin(watcher), NIO_WATCH_FAR);
+    nio_watch_end(watcher, NIO_WATCH_FAR);
+    (void)nio_idle_leave(&handle->nodes[1]->idle, 0, false);
+    watcher->idle_since_ns = nio_now_ns();
+    nio_end_idle(watcher);
+    cr_assert_eq(count_asleep(handle->nodes[1]), 0, "its sibling is called");
+    nio_idle_sleep(&handle->nodes[0]->idle, 0, false);
+    watcher->watched_afar = true;
+    nio_end_idle(watcher);
+    cr_assert_eq(count_asleep(handle->nodes[0]), 1, "there is nothing to watch any more");
+    wake_from(handle->nodes[1], 1);
+    wake_one(handle->nodes[0], 0);
+    rig_stop(handle);
+}
+
+/* Whoever leaves a sleep may have made its node full: it asks again. */
+Test(far_watch, a_node_asks_again_once_a_sleeper_has_left)
+{
+    struct numio_handle *handle = rig_start("pack:3 numa:1 core:1 pu:1");
+    int nodes[6];
+    sleep_all(handle->nodes[1]);
+    sleep_all(handle->nodes[2]);
+    spawn_from(handle->workers[0], nodes, 2);
+    cr_assert_eq(count_asleep(handle->nodes[1]) + count_asleep(handle->nodes[2]), 1);
+    spawn_from(handle->workers[0], nodes + 2, 2);
+    cr_assert_eq(count_asleep(handle->nodes[1]) + count_asleep(handle->nodes[2]), 1, "not again");
+    nio_watch_ask_anew(handle->nodes[0]);
+    spawn_from(handle->workers[0], nodes + 4, 2);
+    cr_assert_eq(count_asleep(handle->nodes[1]) + count_asleep(handle->nodes[2]), 0, "now it does");
+    wake_from(handle->nodes[1], 0);
+    wake_from(handle->nodes[2], 0);
+    rig_stop(handle);
+}
+
+/* What waits in a node's queues is the node's as long as any of its workers gets on. */
+Test(far_watch, a_nodes_queues_are_left_to_it_while_one_of_it_gets_on)
+{
+    struct numio_handle *handle = rig_start(two_nodes);
+    int outside[6], own[6];
+    for (unsigned round = 0; round < 3; round++) {
+        int *place = &outside[round];
+        struct numio_future future = { .poll = note_node, .state = &place, .size = sizeof place };
+        struct numio_spawn_opts opts;
+        numio_spawn_opts_init(&opts, sizeof opts);
+        opts.node = 0;
+        cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
+        spawn_from(handle->workers[1], &own[round], 1);
+        cr_assert_not(looks(handle->workers[2], NIO_FAR_STUCK_NS));
+        handle->workers[1]->inject_countdown = 100; /* its own first */
+        cr_assert(rig_step(handle->workers[1]));
+        cr_assert_not(looks(handle->workers[2], NIO_FAR_STUCK_NS), "round %u", round);
+    }
+    rig_settle(handle);
     rig_stop(handle);
 }
 

@@ -396,6 +396,8 @@ int64_t nio_driver_park_limit(struct nio_driver *driver, int64_t timeout_ns)
     if (nio_timeline_stands(driver->timeline))
         return timeout_ns; /* who moves the time wakes the owner */
     uint64_t left_ns = next_ns - now_ns;
+    if (next_ns < nio_wheel_next_ns(&driver->wheel)) /* timers are to be moved then, none is due */
+        return timeout_ns >= 0 && (uint64_t)timeout_ns < left_ns ? timeout_ns : (int64_t)left_ns;
     left_ns = left_ns > driver->early_ns ? left_ns - driver->early_ns : 0;
     if (timeout_ns >= 0 && (uint64_t)timeout_ns < left_ns)
         return timeout_ns;

@@ -103,6 +103,7 @@ struct nio_node {
     struct nio_idle idle;
     NIO_CACHE_ALIGNED _Atomic uint32_t guests; /* threads of others that are waking a worker */
     _Atomic uint32_t watcher; /* 1: one sleeper of the node looks around: stuck.h */
+    _Atomic bool has_asked;   /* for a far watcher, since it was full: stuck.h */
     _Atomic uint32_t resting; /* retired workers that are parked */
     struct nio_foreign_stripe foreign;
 };

@@ -105,6 +105,8 @@ static void rest(struct nio_worker *worker)
     const struct numio_hooks *hooks = &worker->handle->config.hooks;
     if (hooks->on_thread_park)
         hooks->on_thread_park(worker->index, hooks->arg);
+    if (worker->watched_afar)
+        nio_watch_hand_on(worker);
     nio_count(&worker->counters.parks, 1);
     /* relaxed: counts, publishes nothing */
     (void)atomic_fetch_add_explicit(&worker->node->resting, 1, memory_order_relaxed);

@@ -76,7 +76,7 @@ static bool wake_home(struct nio_node *node, struct nio_worker *by)
 
 /* The nearest node with a sleeper, and nobody who searches, helps.  Its workers all have the other
  * nodes in the same order. */
-static void wake_far(const struct nio_node *home, struct nio_worker *by)
+void nio_wake_far(const struct nio_node *home, struct nio_worker *by)
 {
     const struct nio_plan_worker *plan = home->workers[0]->plan;
     for (unsigned i = 0; i < plan->steal_count; i++) {
@@ -89,10 +89,10 @@ static void wake_far(const struct nio_node *home, struct nio_worker *by)
 }
 
 /* All of the node are busy, and so many tasks wait that others may take. */
-static void offer_far(const struct nio_node *home, uint32_t depth, struct nio_worker *by)
+static void offer_far(struct nio_node *home, uint32_t depth, struct nio_worker *by)
 {
-    if (nio_policy_may_leave(depth) || (depth > 0 && nio_watch_is_wanted(home->handle, by)))
-        wake_far(home, by);
+    if (nio_policy_may_leave(depth) || (depth > 0 && nio_watch_is_wanted(home, by)))
+        nio_wake_far(home, by);
 }
 
 /* Something stealable was pushed to `queue`, seq_cst. */

@@ -63,15 +63,14 @@ static void sleep_until_woken(struct nio_worker *worker)
     bool has_parked = false;
     if (!nio_sees_work(worker) && !is_called(worker) &&
         !nio_driver_has_completions(worker->driver)) {
-        _Atomic uint32_t *watch = nio_watch_begin(worker);
+        unsigned watches = nio_watch_begin(worker);
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_park);
         trim_stacks(worker);
         nio_count(&worker->counters.parks, 1);
-        park(worker, watch ? NIO_WATCH_NS : -1);
+        park(worker, watches ? NIO_WATCH_NS : -1);
         call_thread_hook(worker, worker->handle->config.hooks.on_thread_unpark);
-        if (watch)
-            nio_watch_end(watch);
-        worker->far_ask_polls = 0; /* its node may be full now */
+        nio_watch_end(worker, watches);
+        nio_watch_ask_anew(node);
         has_parked = worker->has_slept = true;
     }
     /* Pushers left their work to a searcher that has not parked since: it goes on being one.

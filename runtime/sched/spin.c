@@ -54,6 +54,8 @@ void nio_end_idle(struct nio_worker *worker)
         end_pause(worker);
     if (worker->is_searching)
         end_search(worker);
+    if (NIO_UNLIKELY(worker->watched_afar))
+        nio_watch_hand_on(worker);
 }
 
 bool nio_may_spin(const struct nio_worker *worker)

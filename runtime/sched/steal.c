@@ -204,8 +204,9 @@ static struct nio_task *steal_far(struct nio_worker *worker)
         return NULL;
     struct nio_task *task = steal_deep(worker);
     struct nio_worker *stuck = task ? NULL : nio_find_stuck_afar(worker, now_ns);
-    if (stuck && !(task = steal_from(worker, stuck, false)))
-        task = take_far(worker, stuck->node);
+    if (stuck)
+        task = nio_far_depth(stuck) > 0 ? steal_from(worker, stuck, false)
+                                        : take_far(worker, stuck->node);
     return task;
 }
 

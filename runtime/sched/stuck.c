@@ -40,34 +40,73 @@ static bool is_elected(_Atomic uint32_t *flag)
                                                    memory_order_relaxed);
 }
 
-_Atomic uint32_t *nio_watch_begin(struct nio_worker *worker)
+unsigned nio_watch_begin(struct nio_worker *worker)
 {
     struct nio_node *node = worker->node;
     struct numio_handle *handle = worker->handle;
+    unsigned duties = 0;
     if (node->worker_count > 1 && has_busy_worker(node) && is_elected(&node->watcher))
-        return &node->watcher;
+        duties |= NIO_WATCH_HOME;
     if (handle->node_count > 1 && other_node_is_full(worker) && is_elected(&handle->far_watcher))
-        return &handle->far_watcher;
-    return NULL;
+        duties |= NIO_WATCH_FAR;
+    worker->watched_afar = (duties & NIO_WATCH_FAR) != 0;
+    return duties;
 }
 
-void nio_watch_end(_Atomic uint32_t *flag)
+static void give_up(_Atomic uint32_t *flag)
 {
     /* [FW1] seq_cst: before it announces its next sleep.  Pairs with [FW2]. */
     atomic_store_explicit(flag, 0, memory_order_seq_cst);
 }
 
-bool nio_watch_is_wanted(const struct numio_handle *handle, struct nio_worker *by)
+void nio_watch_end(struct nio_worker *worker, unsigned duties)
 {
-    if (by) {
-        uint64_t polls = nio_counter(&by->counters.polls);
-        if (polls < by->far_ask_polls)
-            return false;
-        by->far_ask_polls = polls + NIO_FAR_ASK_POLLS;
-    }
+    if (duties & NIO_WATCH_HOME)
+        give_up(&worker->node->watcher);
+    if (duties & NIO_WATCH_FAR)
+        give_up(&worker->handle->far_watcher);
+}
+
+static bool nobody_watches(const struct numio_handle *handle)
+{
     /* [FW2] seq_cst: after the push, and after its node's last sleeper has left.  Pairs with
      * [FW1]. */
     return atomic_load_explicit(&handle->far_watcher, memory_order_seq_cst) == 0;
+}
+
+void nio_watch_hand_on(struct nio_worker *worker)
+{
+    worker->watched_afar = false;
+    if (!other_node_is_full(worker) || !nobody_watches(worker->handle))
+        return;
+    if (nio_idle_wants_wake(&worker->node->idle))
+        nio_wake_node(worker->node, worker);
+    else
+        nio_wake_far(worker->node, worker);
+}
+
+bool nio_watch_is_wanted(struct nio_node *node, struct nio_worker *by)
+{
+    if (!nobody_watches(node->handle))
+        return false;
+    uint64_t polls = by ? nio_counter(&by->counters.polls) : 0;
+    /* relaxed: a hint; who has called nobody calls again after so many polls */
+    bool has_asked = atomic_load_explicit(&node->has_asked, memory_order_relaxed);
+    if (by && has_asked && polls < by->far_ask_polls)
+        return false;
+    if (by)
+        by->far_ask_polls = polls + NIO_FAR_ASK_POLLS;
+    if (!has_asked)
+        /* relaxed: as above */
+        atomic_store_explicit(&node->has_asked, true, memory_order_relaxed);
+    return true;
+}
+
+void nio_watch_ask_anew(struct nio_node *node)
+{
+    /* relaxed: as above */
+    if (atomic_load_explicit(&node->has_asked, memory_order_relaxed))
+        atomic_store_explicit(&node->has_asked, false, memory_order_relaxed);
 }
 
 /* --- siblings -------------------------------------------------------------------------------- */
@@ -139,6 +178,17 @@ bool nio_sibling_is_stuck(struct nio_worker *worker, uint64_t now_ns)
 
 /* --- other nodes ----------------------------------------------------------------------------- */
 
+/* Tasks that wait for a worker are stuck if it is; those in its node's queues, if all of it are. */
+static uint64_t far_mark_of(const struct nio_worker *worker)
+{
+    uint64_t mark = 0;
+    if (nio_far_depth(worker) > 0)
+        return polls_and_spawns_of(worker);
+    for (unsigned i = 0; i < worker->node->worker_count; i++)
+        mark += polls_and_spawns_of(worker->node->workers[i]);
+    return mark;
+}
+
 static bool has_work_for_others(const struct nio_worker *worker)
 {
     return nio_far_depth(worker) > 0 || nio_node_far_depth(worker->node) > 0;
@@ -154,14 +204,14 @@ struct nio_worker *nio_find_stuck_afar(struct nio_worker *worker, uint64_t now_n
         struct nio_worker *suspect = all[watch->suspect];
         if (now_ns - watch->since_ns < NIO_FAR_STUCK_NS)
             return NULL;
-        if (has_work_for_others(suspect) && polls_and_spawns_of(suspect) == watch->mark)
+        if (has_work_for_others(suspect) && far_mark_of(suspect) == watch->mark)
             return suspect;
     }
     for (unsigned i = 1; i <= count; i++) {
         struct nio_worker *next = all[(watch->suspect + i) % count];
         if (next->node == worker->node || !has_work_for_others(next))
             continue;
-        *watch = (struct nio_watch){ next->index, polls_and_spawns_of(next), now_ns };
+        *watch = (struct nio_watch){ next->index, far_mark_of(next), now_ns };
         break;
     }
     return NULL;

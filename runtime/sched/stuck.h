@@ -18,8 +18,10 @@
  *             flag: if nobody watches, it wakes a sleeper of another node, which finds nothing to
  *             take yet, and goes back to sleep as above
  *   watcher   clears the flag when it wakes, before it announces its next sleep
- * So the pusher sees a sleeper or the flag, or the sleeper sees the full node.  A worker asks once
- * in NIO_FAR_ASK_POLLS polls, since there may be nobody to wake; and anew after a sleep.
+ *   ... who finds work of its own then, and goes to it, wakes another sleeper in its place
+ * So the pusher sees a sleeper or the flag, or the sleeper sees the full node.  A node asks once
+ * until a sleeper of it has left again, since there may be nobody to wake, and for those who were
+ * called and found other work, each of its workers once in NIO_FAR_ASK_POLLS polls.
  */
 #ifndef NIO_SCHED_STUCK_H
 #define NIO_SCHED_STUCK_H
@@ -28,9 +30,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct nio_node;
 struct nio_task;
 struct nio_worker;
-struct numio_handle;
 
 enum {
     NIO_WATCH_NS = 1000000,    /* how long the work of a stuck worker can wait */
@@ -47,14 +49,21 @@ struct nio_watch {
     uint64_t since_ns;
 };
 
-/* Owner, after announcing its sleep: elects it, if it is to be a watcher.  Returns the flag, to be
- * given back to nio_watch_end() when it wakes; NULL: it may sleep until it is woken. */
-_Atomic uint32_t *nio_watch_begin(struct nio_worker *worker);
-void nio_watch_end(_Atomic uint32_t *flag);
+enum { NIO_WATCH_HOME = 1, NIO_WATCH_FAR = 2 };
+
+/* Owner, after announcing its sleep: elects it, if it is to be a watcher.  Returns what it watches,
+ * to be given back to nio_watch_end() when it wakes; 0: it may sleep until it is woken. */
+unsigned nio_watch_begin(struct nio_worker *worker);
+void nio_watch_end(struct nio_worker *worker, unsigned duties);
+/* Owner, who was the far watcher and has found work, or rests: has another sleeper take its place,
+ * if there is still something to watch. */
+void nio_watch_hand_on(struct nio_worker *worker);
 
 /* Any thread, after a push of a few tasks to a node with nobody asleep: whether somebody of another
  * node is to be woken as the watcher.  `by`: the calling worker, NULL on other threads. */
-bool nio_watch_is_wanted(const struct numio_handle *handle, struct nio_worker *by);
+bool nio_watch_is_wanted(struct nio_node *node, struct nio_worker *by);
+/* Owner, which has left its sleep: its node may be full now. */
+void nio_watch_ask_anew(struct nio_node *node);
 
 /* Owner: the task in the LIFO slot of a sibling that has been in one poll for NIO_STUCK_NS. */
 struct nio_task *nio_take_stuck_lifo(struct nio_worker *worker, uint64_t now_ns);

@@ -172,7 +172,8 @@ struct nio_worker {
     bool has_slept;               /* in the present pause */
     struct nio_watch lifo_watch, queue_watch; /* for siblings that keep work to themselves */
     struct nio_watch far_watch;               /* for workers of other nodes that are stuck */
-    uint64_t far_ask_polls;                   /* asks for a far watcher from this poll on */
+    uint64_t far_ask_polls;                   /* asks for a far watcher again from this poll on */
+    bool watched_afar;                        /* in its last sleep */
     struct nio_thrift thrift;                 /* whether it pays to take others' work */
     struct nio_stripe stripe;
     struct nio_stack_pool stack_pool;
@@ -260,6 +261,8 @@ void nio_offer_on(struct nio_worker *worker);
 uint32_t nio_far_depth(const struct nio_worker *victim);
 /* Any thread: wakes a sleeper of the node, if nobody searches there. */
 void nio_wake_node(struct nio_node *node, struct nio_worker *by);
+/* Any thread: wakes a sleeper of the nearest other node that has one, and nobody who searches. */
+void nio_wake_far(const struct nio_node *home, struct nio_worker *by);
 /* Any thread, after a push to a node's inject queue: the same, or another node's if all are busy
  * there and the queue is deep. */
 void nio_offer_injected(struct nio_node *node, enum nio_reach reach, struct nio_worker *by);

@@ -24,6 +24,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "runtime/base/assert.h"
 #include "runtime/base/error.h"
 #include "runtime/sched/await.h"
 #include "runtime/sched/wait_await.h"
@@ -34,6 +35,18 @@ static _Atomic uintptr_t *word_of(const struct numio_oneshot *oneshot)
 {
     /* The public header is C++ as well and cannot say _Atomic. */
     return (_Atomic uintptr_t *)(uintptr_t)&oneshot->_word;
+}
+
+static _Atomic uintptr_t *watch_of(const struct numio_oneshot *oneshot)
+{
+    return (_Atomic uintptr_t *)(uintptr_t)&oneshot->_watch; /* as above */
+}
+
+/* By the sender whose wait it was. */
+static void forget_watch(struct numio_oneshot *oneshot)
+{
+    /* relaxed: a place for the next */
+    atomic_store_explicit(watch_of(oneshot), 0, memory_order_relaxed);
 }
 
 static struct numio_op *wait_in(uintptr_t word)
@@ -157,11 +170,13 @@ int64_t numio_oneshot_try_recv(struct numio_oneshot *oneshot, void *ret_value, s
     return is_open(word) ? -EAGAIN : -EPIPE;
 }
 
-/* The caller has taken WATCHED from the word. */
-static NIO_NOINLINE void end_watch(struct numio_oneshot *oneshot, int32_t result)
+/* The receiver has taken WATCHED from the word. */
+static NIO_NOINLINE void end_watch(struct numio_oneshot *oneshot)
 {
-    struct numio_op *op = (struct numio_op *)oneshot->_watch;
-    nio_wait_done(op, nio_wait_claim(op) ? result : -ECANCELED);
+    /* relaxed: came with the word */
+    uintptr_t watch = atomic_load_explicit(watch_of(oneshot), memory_order_relaxed);
+    struct numio_op *op = (struct numio_op *)watch;
+    nio_wait_done(op, nio_wait_claim(op) ? 0 : -ECANCELED);
 }
 
 void numio_oneshot_close_receiver(struct numio_oneshot *oneshot)
@@ -172,7 +187,7 @@ void numio_oneshot_close_receiver(struct numio_oneshot *oneshot)
             return;                             /* there is nothing to refuse any more */
     } while (!change(oneshot, &word, REFUSED)); /* the sender begins to watch, or stops */
     if (word & WATCHED)
-        end_watch(oneshot, 0);
+        end_watch(oneshot);
 }
 
 /* ---- sending ------------------------------------------------------------------------------- */
@@ -186,15 +201,6 @@ static NIO_NOINLINE void end_wait(struct numio_oneshot *oneshot, struct numio_op
     nio_wait_done(op, result);
 }
 
-/* Whoever else of the sender's side waits for the close, waits no more; before the word says that
- * there is an end, after which the receiver may free all of it. */
-static NIO_COLD uintptr_t stop_watch(struct numio_oneshot *oneshot, uintptr_t word)
-{
-    if (change(oneshot, &word, word & ~(uintptr_t)WATCHED))
-        end_watch(oneshot, -EALREADY);
-    return look(oneshot);
-}
-
 int numio_oneshot_send(struct numio_oneshot *oneshot, const void *value, size_t bytes)
 {
     uintptr_t word = look(oneshot);
@@ -202,12 +208,12 @@ int numio_oneshot_send(struct numio_oneshot *oneshot, const void *value, size_t 
         return nio_error(-EMSGSIZE, "oneshot: a value of %zu bytes; up to %d are possible", bytes,
                          NUMIO_ONESHOT_BYTES_MAX);
     do {
-        while (NIO_UNLIKELY(is_open(word) && (word & WATCHED)))
-            word = stop_watch(oneshot, word);
         if (NIO_UNLIKELY(word == REFUSED))
             return -EPIPE;
         if (NIO_UNLIKELY(!is_open(word)))
             return nio_error(-EALREADY, "oneshot: a value was sent before, or the sender closed");
+        if (NIO_UNLIKELY(word & WATCHED))
+            return nio_error(-EBUSY, "oneshot: somebody waits for the receiver's close");
         oneshot->_bytes = (uint32_t)bytes;
         if (NIO_LIKELY(bytes > 0))
             copy(oneshot->_value, value, bytes);
@@ -221,10 +227,9 @@ void numio_oneshot_close_sender(struct numio_oneshot *oneshot)
 {
     uintptr_t word = look(oneshot);
     do {
-        while (is_open(word) && (word & WATCHED))
-            word = stop_watch(oneshot, word);
         if (!is_open(word))
             return;
+        NIO_ASSERT(!(word & WATCHED));       /* who waits for the close would find freed memory */
     } while (!change(oneshot, &word, GONE)); /* the receiver came, or left */
     if (wait_in(word))
         end_wait(oneshot, wait_in(word), false);
@@ -238,12 +243,16 @@ bool numio_oneshot_is_refused(const struct numio_oneshot *oneshot)
 static bool watch_begin(struct numio_op *op, int32_t *ret_result)
 {
     struct numio_oneshot *oneshot = nio_wait_object(op);
-    uintptr_t word = look(oneshot);
-    while (is_open(word) && !(word & WATCHED)) { /* the receiver came, or left */
-        oneshot->_watch = (uintptr_t)op;
+    uintptr_t word = look(oneshot), nobody = 0;
+    /* relaxed: one of several gets it; the word publishes it [OS1] */
+    bool is_mine = is_open(word) && atomic_compare_exchange_strong_explicit(
+                                        watch_of(oneshot), &nobody, (uintptr_t)op,
+                                        memory_order_relaxed, memory_order_relaxed);
+    while (is_mine && is_open(word)) /* the receiver came, or left */
         if (change(oneshot, &word, word | WATCHED))
             return false;
-    }
+    if (is_mine)
+        forget_watch(oneshot);
     *ret_result = word == REFUSED ? 0 : is_open(word) ? -EBUSY : -EALREADY;
     if (!nio_wait_claim(op))
         *ret_result = -ECANCELED;
@@ -254,9 +263,11 @@ static bool watch_leave(struct numio_op *op)
 {
     struct numio_oneshot *oneshot = nio_wait_object(op);
     uintptr_t word = look(oneshot);
-    while (is_open(word)) /* as above; nobody else watches */
-        if (change(oneshot, &word, word & ~(uintptr_t)WATCHED))
+    while (is_open(word)) /* as above; WATCHED is this one's */
+        if (change(oneshot, &word, word & ~(uintptr_t)WATCHED)) {
+            forget_watch(oneshot);
             return true;
+        }
     return false;
 }
 

@@ -202,7 +202,8 @@ bool nio_wheel_arm(struct nio_wheel *wheel, struct numio_op *op, uint64_t deadli
     NIO_DEBUG_ASSERT(deadline_ns <= NIO_TIME_FAR);
     op->_sqe[NIO_TIMER_WORD_DEADLINE] = deadline_ns;
     nio_lock_spin(&wheel->lock);
-    if (nio_wheel_count(wheel) == 0 && tick_of(now_ns) > wheel->elapsed)
+    if (nio_wheel_count(wheel) == 0 && wheel->moving == NIO_WHEEL_LISTS &&
+        tick_of(now_ns) > wheel->elapsed)
         wheel->elapsed = tick_of(now_ns);
     link_last(wheel, list_of(wheel->elapsed, deadline_ns), op);
     add_count(wheel, 1);

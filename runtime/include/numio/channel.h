@@ -176,7 +176,8 @@ static inline void numio_oneshot_init(struct numio_oneshot *oneshot)
 /* Sends the value, which is copied.
  * Context: any; never waits.
  * Errors:  -EPIPE the receiver has closed; -EMSGSIZE more than NUMIO_ONESHOT_BYTES_MAX; -EALREADY
- *          a value was sent before, or the sender has closed. */
+ *          a value was sent before, or the sender has closed; -EBUSY somebody of the sender's side
+ *          waits for the close. */
 NUMIO_EXPORT NUMIO_NODISCARD int numio_oneshot_send(struct numio_oneshot *oneshot,
                                                     const void *value, size_t bytes);
 /* Receives the value into `ret_value`, which has room for `bytes`.
@@ -191,7 +192,7 @@ NUMIO_EXPORT NUMIO_NODISCARD int64_t numio_oneshot_recv(struct numio_oneshot *on
 NUMIO_EXPORT NUMIO_NODISCARD int64_t numio_oneshot_try_recv(struct numio_oneshot *oneshot,
                                                             void *ret_value, size_t bytes);
 /* The sender goes without sending: the receiver gets -EPIPE.  After a send it changes nothing.  Any
- * context. */
+ * context, while nobody waits for the receiver's close. */
 NUMIO_EXPORT void numio_oneshot_close_sender(struct numio_oneshot *oneshot);
 /* The receiver takes no value any more: a send gets -EPIPE.  One that was sent before may still be
  * received.  Any context, while nobody waits for the value. */
@@ -199,7 +200,8 @@ NUMIO_EXPORT void numio_oneshot_close_receiver(struct numio_oneshot *oneshot);
 /* For the sender: whether the receiver has closed. */
 NUMIO_EXPORT bool numio_oneshot_is_refused(const struct numio_oneshot *oneshot);
 /* For the sender, who has not sent: waits until the receiver has closed, and nobody wants the value
- * any more.  In a selection beside the work for it, it ends that work.
+ * any more.  In a selection beside the work for it, it ends that work.  Before this has returned
+ * nothing else is done on the sender's side.
  * Context: a coroutine suspends, a plain thread sleeps.
  * Errors:  -EALREADY a value was sent, or the sender has closed; -EBUSY somebody else waits for the
  *          close; -EDEADLK would block a worker; -ECANCELED, -ETIMEDOUT. */
