@@ -33,6 +33,21 @@ static void spawn_from(struct nio_worker *worker, int *nodes, unsigned count)
     nio_worker_set_current(NULL);
 }
 
+/* From outside, to node 0. */
+static void spawn_outside(struct numio_handle *handle, enum numio_affinity affinity, int *ret_node)
+{
+    struct numio_future future = { .poll = note_node, .state = &ret_node, .size = sizeof ret_node };
+    struct numio_spawn_opts opts;
+    numio_spawn_opts_init(&opts, sizeof opts);
+    opts.affinity = affinity;
+    if (affinity == NUMIO_AFFINITY_WORKER)
+        opts.worker = 0;
+    else
+        opts.node = 0;
+    *ret_node = -1;
+    cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
+}
+
 /* One look of an idle worker; `since_ns`: so long after its last one.  Whether it took something.
  */
 static bool looks(struct nio_worker *thief, uint64_t since_ns)
@@ -120,12 +135,8 @@ Test(far_watch, a_stuck_worker_is_found_among_busy_ones)
 Test(far_watch, what_waits_in_a_stuck_nodes_own_queues_is_taken)
 {
     struct numio_handle *handle = rig_start(two_nodes);
-    int node = -1, *place = &node;
-    struct numio_future future = { .poll = note_node, .state = &place, .size = sizeof place };
-    struct numio_spawn_opts opts;
-    numio_spawn_opts_init(&opts, sizeof opts);
-    opts.node = 0;
-    cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
+    int node;
+    spawn_outside(handle, NUMIO_AFFINITY_ANY, &node);
     cr_assert_not(looks(handle->workers[2], 0));
     cr_assert(looks(handle->workers[2], NIO_FAR_STUCK_NS));
     cr_assert_eq(node, 1);
@@ -135,13 +146,8 @@ Test(far_watch, what_waits_in_a_stuck_nodes_own_queues_is_taken)
 Test(far_watch, tasks_of_a_stuck_node_do_not_leave_it)
 {
     struct numio_handle *handle = rig_start(two_nodes);
-    int node = -1, *place = &node;
-    struct numio_future future = { .poll = note_node, .state = &place, .size = sizeof place };
-    struct numio_spawn_opts opts;
-    numio_spawn_opts_init(&opts, sizeof opts);
-    opts.node = 0;
-    opts.affinity = NUMIO_AFFINITY_NODE;
-    cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
+    int node;
+    spawn_outside(handle, NUMIO_AFFINITY_NODE, &node);
     for (unsigned i = 0; i < 4; i++)
         cr_assert_not(looks(handle->workers[2], NIO_FAR_STUCK_NS));
     rig_settle(handle);
@@ -268,12 +274,7 @@ Test(far_watch, a_nodes_queues_are_left_to_it_while_one_of_it_gets_on)
     struct numio_handle *handle = rig_start(two_nodes);
     int outside[6], own[6];
     for (unsigned round = 0; round < 3; round++) {
-        int *place = &outside[round];
-        struct numio_future future = { .poll = note_node, .state = &place, .size = sizeof place };
-        struct numio_spawn_opts opts;
-        numio_spawn_opts_init(&opts, sizeof opts);
-        opts.node = 0;
-        cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
+        spawn_outside(handle, NUMIO_AFFINITY_ANY, &outside[round]);
         spawn_from(handle->workers[1], &own[round], 1);
         cr_assert_not(looks(handle->workers[2], NIO_FAR_STUCK_NS));
         handle->workers[1]->inject_countdown = 100; /* its own first */
@@ -290,21 +291,12 @@ Test(far_watch, the_last_searcher_hands_on_what_waits_in_its_nodes_queues)
     enum { COUNT = NIO_FAR_DEPTH };
     struct numio_handle *handle = rig_start("pack:2 numa:1 core:1 pu:1");
     struct nio_worker *worker = handle->workers[0];
-    int nodes[COUNT], own = -1, *place = &own;
-    struct numio_future future = { .poll = note_node, .state = &place, .size = sizeof place };
-    struct numio_spawn_opts opts;
+    int nodes[COUNT], own;
     sleep_all(handle->nodes[0]);
     sleep_all(handle->nodes[1]);
-    numio_spawn_opts_init(&opts, sizeof opts);
-    opts.affinity = NUMIO_AFFINITY_WORKER;
-    opts.worker = 0;
-    cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
-    opts.affinity = NUMIO_AFFINITY_ANY;
-    opts.node = 0;
-    for (unsigned i = 0; i < COUNT; i++) {
-        place = &nodes[i];
-        cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
-    }
+    spawn_outside(handle, NUMIO_AFFINITY_WORKER, &own);
+    for (unsigned i = 0; i < COUNT; i++)
+        spawn_outside(handle, NUMIO_AFFINITY_ANY, &nodes[i]);
     cr_assert_eq(count_asleep(handle->nodes[1]), 1, "the sleeper at home was called");
     worker->is_searching = nio_idle_leave(&handle->nodes[0]->idle, 0, false);
     cr_assert(worker->is_searching);
@@ -318,13 +310,9 @@ Test(far_watch, the_last_searcher_hands_on_what_waits_in_its_nodes_queues)
 Test(far_watch, a_push_from_outside_calls_one_as_well)
 {
     struct numio_handle *handle = rig_start(two_nodes);
-    int node = -1, *place = &node;
-    struct numio_future future = { .poll = note_node, .state = &place, .size = sizeof place };
-    struct numio_spawn_opts opts;
-    numio_spawn_opts_init(&opts, sizeof opts);
-    opts.node = 0;
+    int node;
     sleep_all(handle->nodes[1]);
-    cr_assert_eq(numio_spawn(handle, &future, &opts, NULL), 0);
+    spawn_outside(handle, NUMIO_AFFINITY_ANY, &node);
     cr_assert_eq(count_asleep(handle->nodes[1]), 1);
     wake_from(handle->nodes[1], 0);
     rig_stop(handle);
