@@ -288,6 +288,36 @@ FIXTURE_EACH(deadline, scopes_nest_and_the_earliest_end_holds, .timeout = 30)
     cr_assert_eq(run(runtime, nest, NULL), 0, "line %ld", (long)last_line);
 }
 
+/* What was struck while the coroutine waited, or not, is forgotten by an end as by a pop. */
+static int64_t end_untold(void *arg)
+{
+    struct numio_deadline outer, inner;
+    (void)arg;
+    EXPECT(numio_deadline_push(&outer, late_ns) == 0);
+    EXPECT(numio_deadline_push(&inner, SOON_NS) == 0);
+    EXPECT(numio_deadline_end(&outer) == -EINVAL); /* it is not the innermost */
+    EXPECT(numio_sleep_ns(late_ns) == -ETIMEDOUT);
+    EXPECT(numio_yield_now() == -ETIMEDOUT);
+    EXPECT(numio_deadline_end(&inner) == 0);
+    EXPECT(numio_sleep_ns(1000) == 0);
+    EXPECT(numio_deadline_end(&outer) == 0);
+    EXPECT(numio_deadline_end(&outer) == -EINVAL);
+    EXPECT(numio_deadline_end(NULL) == -EINVAL);
+    for (unsigned i = 0; i < 200; i++) { /* it strikes about when the sleep within ends */
+        EXPECT(numio_deadline_push(&inner, 20000 + i * 200) == 0);
+        int64_t rc = numio_sleep_ns(30000);
+        EXPECT(rc == 0 || rc == -ETIMEDOUT);
+        EXPECT(numio_deadline_end(&inner) == 0);
+        EXPECT(numio_sleep_ns(1000) == 0);
+    }
+    return 0;
+}
+
+FIXTURE_EACH(deadline, an_end_tells_nothing_and_leaves_nothing, .timeout = 30)
+{
+    cr_assert_eq(run(runtime, end_untold, NULL), 0, "line %ld", (long)last_line);
+}
+
 /* ---- elsewhere ---------------------------------------------------------------------------- */
 
 /* A task is woken on the worker of its waker: joining a task of the other worker leads there. */
@@ -368,7 +398,7 @@ FIXTURE_EACH(deadline, an_abort_comes_first, .timeout = 30)
 }
 
 struct refused {
-    int push, pop, calls;
+    int push, pop, end, calls;
     int64_t within, left;
 };
 
@@ -379,6 +409,7 @@ static enum numio_poll scope_in_poll(void *state, struct numio_context *cx)
     (void)state;
     refused->push = numio_deadline_push(&deadline, 1);
     refused->pop = numio_deadline_pop(&deadline);
+    refused->end = numio_deadline_end(&deadline);
     refused->within = numio_within(late_ns, ++refused->calls);
     refused->left = numio_deadline_left();
     return NUMIO_READY;
@@ -394,6 +425,7 @@ Test(deadline, inside_of_a_poll_it_is_refused, .timeout = 30)
     cr_assert_eq(numio_join_await_output(&join, &refused, sizeof refused), 0);
     cr_assert_eq(refused.push, -EINVAL);
     cr_assert_eq(refused.pop, -EINVAL);
+    cr_assert_eq(refused.end, -EINVAL);
     cr_assert_eq(refused.within, -EINVAL);
     cr_assert_eq(refused.calls, 0);
     cr_assert_eq(refused.left, INT64_MAX);
@@ -418,6 +450,9 @@ Test(deadline, scopes_of_a_plain_thread_limit_its_waits, .timeout = 30)
     cr_assert_eq(numio_deadline_pop(&outer), -ETIMEDOUT);
     cr_assert_eq(numio_deadline_pop(&outer), -EINVAL);
     cr_assert_eq(numio_deadline_pop(NULL), -EINVAL);
+    cr_assert_eq(numio_deadline_push(&outer, 0), 0);
+    cr_assert_eq(numio_deadline_end(&outer), 0);
+    cr_assert_eq(numio_deadline_end(&outer), -EINVAL);
     cr_assert_eq(numio_deadline_left(), INT64_MAX);
     cr_assert_null(none._waits._first);
 }

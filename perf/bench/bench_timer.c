@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Scenarios about time: timers that are armed and taken back, many that end, sleeps.
  *
- * Armed and taken back is a deadline scope of a coroutine, which is how limits are set here; the
- * timers that stand meanwhile, and those that end, are operations of futures.
+ * Armed and taken back is a deadline scope of a coroutine (numio_within()), which is how limits are
+ * set here; the timers that stand meanwhile, and those that end, are operations of futures.
  */
 #include "perf/bench/bench_timer.h"
 
@@ -42,10 +42,8 @@ static int64_t insert_and_cancel(void *arg)
     struct bench_block *block = arg;
     uint64_t random = 1, start_ns = bench_now_ns();
     for (unsigned i = 0; i < CANCELS; i++) {
-        struct numio_deadline deadline;
         uint64_t delay_ns = s_ns + next_random(&random) % (60 * s_ns);
-        bench_must(numio_deadline_push(&deadline, delay_ns), "numio_deadline_push");
-        bench_must(numio_deadline_pop(&deadline), "numio_deadline_pop");
+        bench_must(numio_within(delay_ns, 0), "numio_within");
     }
     block->time_ns = bench_now_ns() - start_ns;
     block->ops = CANCELS;

@@ -155,7 +155,7 @@ static int64_t wait_a_while(struct dial *dial)
         return -EINVAL;
     int64_t rc = numio_poll_fd(dial->epoll_fd, POLLIN);
     if (has_next)
-        (void)numio_deadline_pop(&delay);
+        (void)numio_deadline_end(&delay);
     bool is_delay = rc == -ETIMEDOUT && has_next && numio_deadline_left() > 0;
     return rc < 0 && !is_delay ? rc : 0;
 }

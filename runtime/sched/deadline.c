@@ -84,12 +84,10 @@ static bool take_back(struct nio_co *co, struct numio_op *timer)
     return true;
 }
 
-int numio_deadline_pop(struct numio_deadline *deadline)
+/* The innermost scope of the coroutine is the outer one again. */
+static NIO_ALWAYS_INLINE int leave(struct nio_co *co, struct numio_deadline *deadline)
 {
-    struct nio_co *co = nio_co_current();
-    if (!co && deadline && nio_thread_deadline_is(deadline))
-        return nio_thread_deadline_pop(deadline);
-    if (!co || !deadline || co->deadline != deadline)
+    if (NIO_UNLIKELY(!co || !deadline || co->deadline != deadline))
         return nio_error(-EINVAL, "deadline: popped one that is not the innermost scope of the "
                                   "calling coroutine");
     if (NIO_UNLIKELY(!nio_is_own_process(nio_worker_current()->handle)))
@@ -97,7 +95,28 @@ int numio_deadline_pop(struct numio_deadline *deadline)
     if (take_back(co, &deadline->_timer))
         nio_state_clear_late(&co->task);
     co->deadline = deadline->_outer;
+    return 0;
+}
+
+int numio_deadline_pop(struct numio_deadline *deadline)
+{
+    struct nio_co *co = nio_co_current();
+    if (!co && deadline && nio_thread_deadline_is(deadline))
+        return nio_thread_deadline_pop(deadline);
+    int rc = leave(co, deadline);
+    if (NIO_UNLIKELY(rc))
+        return rc;
     return now_of(nio_worker_current()) >= deadline->_at_ns ? -ETIMEDOUT : 0;
+}
+
+int numio_deadline_end(struct numio_deadline *deadline)
+{
+    struct nio_co *co = nio_co_current();
+    if (!co && deadline && nio_thread_deadline_is(deadline)) {
+        (void)nio_thread_deadline_pop(deadline); /* whether the time has passed is not asked */
+        return 0;
+    }
+    return leave(co, deadline);
 }
 
 int64_t numio_deadline_left(void)

@@ -103,10 +103,14 @@ static NIO_ALWAYS_INLINE void complete(struct nio_worker *worker, struct nio_tas
 static NIO_ALWAYS_INLINE void pause_task(struct nio_worker *worker, struct nio_task *task)
 {
     end_poll(worker);
-    if (task->flags & NIO_TASK_YIELDED)
+    if (task->flags & NIO_TASK_YIELDED) {
         task->flags ^= NIO_TASK_YIELDED; /* it stays this worker's, and goes on to the queue */
-    else if (NIO_LIKELY(!nio_state_idle(task)))
+        if (worker->has_peers && nio_local_queue_is_empty(&worker->queues[NIO_QUEUE_ANY]) &&
+            nio_keep_alone(worker, task))
+            return;
+    } else if (NIO_LIKELY(!nio_state_idle(task))) {
         return;
+    }
     if (NIO_LIKELY(nio_task_is_plain(task)))
         nio_push_short(worker, task, NIO_QUEUE_ANY);
     else
@@ -241,7 +245,7 @@ static NIO_NOINLINE int64_t run_limited(struct nio_co *co)
     int64_t result = co->task.entry.run(co->task.with.arg);
     if (NIO_UNLIKELY(co->deadline != &deadline))
         left_a_deadline(co);
-    (void)numio_deadline_pop(&deadline); /* whether the time has passed shows in the result */
+    (void)numio_deadline_end(&deadline); /* it is the innermost */
     return result;
 }
 

@@ -77,6 +77,14 @@ static bool has_waiting(const struct nio_worker *worker)
     return waits;
 }
 
+bool nio_keep_alone(struct nio_worker *worker, struct nio_task *task)
+{
+    if (!nio_task_is_plain(task) || nio_lifo_peek(&worker->lifo) || has_waiting(worker))
+        return false;
+    (void)nio_lifo_swap(&worker->lifo, task, true); /* nothing stood there */
+    return true;
+}
+
 static void next_turn(struct nio_worker *worker)
 {
     worker->turn = worker->turn == PRIVATE_CLASS ? 0 : (uint8_t)(worker->turn + 1);

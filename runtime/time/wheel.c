@@ -96,7 +96,7 @@ static unsigned list_of(uint64_t elapsed, uint64_t deadline_ns)
     return list_at(bit / NIO_WHEEL_DIGIT_BITS, tick);
 }
 
-static void mark(struct nio_wheel *wheel, unsigned list, bool has_timers)
+static NIO_ALWAYS_INLINE void mark(struct nio_wheel *wheel, unsigned list, bool has_timers)
 {
     unsigned level = list / NIO_WHEEL_SLOTS, slot = list % NIO_WHEEL_SLOTS, group = slot / 64;
     uint64_t *slots = &wheel->occupied[level][group];
@@ -111,7 +111,8 @@ static void mark(struct nio_wheel *wheel, unsigned list, bool has_timers)
         wheel->levels &= ~(1u << level);
 }
 
-static void link_last(struct nio_wheel *wheel, unsigned number, struct numio_op *op)
+static NIO_ALWAYS_INLINE void link_last(struct nio_wheel *wheel, unsigned number,
+                                        struct numio_op *op)
 {
     struct nio_wheel_list *list = &wheel->lists[number];
     uint64_t deadline_ns = nio_timer_deadline_ns(op);
@@ -136,7 +137,7 @@ static void link_last(struct nio_wheel *wheel, unsigned number, struct numio_op 
 
 /* The first of a list goes without a look at the one behind it, which is likely not in the cache:
  * so the back link of a first timer means nothing. */
-static void unlink(struct nio_wheel *wheel, struct numio_op *op)
+static NIO_ALWAYS_INLINE void unlink(struct nio_wheel *wheel, struct numio_op *op)
 {
     unsigned number = (unsigned)op->_sqe[NIO_TIMER_WORD_LIST] - 1;
     NIO_DEBUG_ASSERT(number < NIO_WHEEL_LISTS);

@@ -93,7 +93,7 @@ static void use_scope(struct nio_rng *rng, unsigned depth)
         numio_deadline_push(&scope, is_short ? nio_rng_below(rng, SHORT_MAX_NS) : hour_ns) == 0);
     for (unsigned i = nio_rng_below(rng, 4); i > 0; i--)
         wait_somehow(rng, depth);
-    int rc = numio_deadline_pop(&scope);
+    int rc = nio_rng_below(rng, 2) ? numio_deadline_pop(&scope) : numio_deadline_end(&scope);
     STRESS_CHECK(rc == 0 || rc == -ETIMEDOUT);
     memset(&scope, 0xa5, sizeof scope);
     STRESS_CHECK(depth > 0 || numio_deadline_left() == INT64_MAX);

@@ -53,6 +53,12 @@ NUMIO_EXPORT NUMIO_NODISCARD int numio_deadline_push(struct numio_deadline *dead
  * Errors:  -EINVAL it is not the innermost scope of the caller. */
 NUMIO_EXPORT int numio_deadline_pop(struct numio_deadline *deadline);
 
+/* The same for who need not be told whether the time has passed, as after a single call whose
+ * result has told it; it spares a look at the clock, a third of what a scope costs.
+ * Returns: 0.
+ * Context, Errors: as above. */
+NUMIO_EXPORT int numio_deadline_end(struct numio_deadline *deadline);
+
 /* One call within a limit of its own: a scope around `expression`, whose value, an int64_t, it has:
  *
  *     int64_t n = numio_within(250000000, numio_recv(fd, buf, sizeof buf, 0));
@@ -74,7 +80,7 @@ NUMIO_EXPORT int numio_deadline_pop(struct numio_deadline *deadline);
             numio_deadline_push(&numio_deadline_##number##_, timeout_ns);                          \
         if (numio_result_##number##_ == 0) {                                                       \
             numio_result_##number##_ = (expression);                                               \
-            (void)numio_deadline_pop(&numio_deadline_##number##_); /* the result says it */        \
+            (void)numio_deadline_end(&numio_deadline_##number##_); /* it is the innermost */       \
         }                                                                                          \
         numio_result_##number##_;                                                                  \
     }))
