@@ -9,7 +9,8 @@
  * The cap: after NIO_LIFO_POLLS_MAX polls in a row from the slot it closes, if anything else waits
  * at home; what is woken then goes to the tail of a queue.  It opens again with the next task that
  * comes from a queue.  With nothing else to run a chain of wakes goes on in the slot: in a queue it
- * would only be stolen.
+ * would only be stolen.  The same holds for a task that yields while nothing else waits at home
+ * (nio_keep_alone()).
  */
 #ifndef NIO_SCHED_LIFO_H
 #define NIO_SCHED_LIFO_H

@@ -271,8 +271,9 @@ void nio_wake_worker(struct nio_worker *worker, struct nio_worker *by);
 void nio_release(const struct nio_schedule *self, struct nio_task *task);
 
 /* sched/worker.c, the loop's parts; the owner only. */
-/* Keeps a task that yields in the LIFO slot, if nothing else waits at home: in a queue it would only
- * be stolen, once for each yield, and a sleeper be woken for it.  False: it is to be queued. */
+/* Keeps a task that yields in the LIFO slot, if nothing else waits at home: in a queue it would
+ * only be stolen, once for each yield, and a sleeper be woken for it.  False: it is to be queued.
+ */
 bool nio_keep_alone(struct nio_worker *worker, struct nio_task *task);
 /* The next task to run, NULL if there is none at home. */
 struct nio_task *nio_next_task(struct nio_worker *worker);
