@@ -443,11 +443,23 @@ bool nio_run_newest(struct nio_worker *worker, struct nio_task *task)
     return true;
 }
 
+/* Mostly that of the slot, without a call. */
+static NIO_ALWAYS_INLINE struct nio_task *next_task(struct nio_worker *worker)
+{
+    struct nio_task *task;
+    if (NIO_LIKELY(worker->inject_countdown > 1 && !nio_has_ranked(worker->handle)) &&
+        (task = nio_next_slot(worker))) {
+        worker->inject_countdown--;
+        return task;
+    }
+    return nio_next_task(worker);
+}
+
 /* The loop stands beside the poll and includes it, so that nothing returns between two switches of
  * coroutines: a return to an address that was pushed before the switch is mispredicted. */
 static NIO_ALWAYS_INLINE bool step(struct nio_worker *worker, bool may_block)
 {
-    struct nio_task *task = nio_next_task(worker);
+    struct nio_task *task = next_task(worker);
     if (NIO_UNLIKELY(!task))
         task = nio_idle(worker, may_block);
     if (NIO_LIKELY(task != NULL)) {

@@ -244,10 +244,17 @@ void nio_schedule(const struct nio_schedule *self, struct nio_task *task)
     struct nio_worker *worker = nio_worker_current();
     if (NIO_UNLIKELY(!nio_is_own_process(handle)))
         return; /* nobody runs it here, and the rings that a wake may use are the parent's */
-    if (NIO_UNLIKELY(!worker || worker->handle != handle))
+    if (NIO_UNLIKELY(!worker || worker->handle != handle)) {
         nio_schedule_home(handle, task);
-    else if (worker->is_batching && nio_task_is_plain(task) &&
-             nio_local_queue_push(&worker->queues[NIO_QUEUE_ANY], task, false))
+        return;
+    }
+    if (NIO_LIKELY(nio_task_is_plain(task) && !worker->is_batching && worker->lifo.is_open)) {
+        /* The short way of a wake. */
+        task = nio_lifo_swap(&worker->lifo, task, worker->has_peers);
+        if (NIO_UNLIKELY(task != NULL))
+            nio_push_tail(worker, task, (enum nio_queue_class)reach_of(task));
+    } else if (worker->is_batching && nio_task_is_plain(task) &&
+               nio_local_queue_push(&worker->queues[NIO_QUEUE_ANY], task, false))
         worker->has_quiet_work = true; /* the short way of a completion */
     else
         nio_schedule_local(worker, task, NIO_PLACE_LIFO);

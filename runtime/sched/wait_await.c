@@ -11,8 +11,6 @@
 #include <errno.h>
 
 #include "runtime/base/error.h"
-#include "runtime/sched/await.h"
-#include "runtime/task/wake.h"
 
 /* Its address is who a plain thread is; like that of a task it has room for marks. */
 static _Thread_local _Alignas(8) char thread_identity;
@@ -65,40 +63,14 @@ static NIO_COLD int32_t await_in_thread(struct numio_op *op, uint64_t end_ns)
     return op->_result == -ECANCELED ? -ETIMEDOUT : op->_result;
 }
 
+int32_t nio_wait_await_outside(struct numio_op *op)
+{
+    return nio_worker_current() ? begin_only(op) : await_in_thread(op, nio_thread_deadline_ns());
+}
+
 int32_t nio_wait_await(struct numio_op *op)
 {
-    struct nio_co *co = nio_co_current();
-    if (NIO_UNLIKELY(!co))
-        return nio_worker_current() ? begin_only(op)
-                                    : await_in_thread(op, nio_thread_deadline_ns());
-    struct nio_worker *worker = nio_worker_current();
-    struct nio_task *task = &co->task;
-    if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
-        return nio_refuse_forked_child();
-    int32_t result;
-    op->_task = task;
-    op->_driver = NULL;
-    op->_state = NIO_OP_STARTED;
-    op->_flags = worker->index << NIO_OP_WORKER_SHIFT;
-    op->_sqe[NIO_WAIT_WORD_WHO] = (uintptr_t)task;
-    if (nio_wait_class(op)->begin(op, &result)) {
-        nio_co_charge(co);
-        return result;
-    }
-    co->op = op;
-    task->wait_kind = NIO_WAIT_OP;
-    task->flags &= (uint8_t)~NIO_TASK_OP_CANCELLED;
-    if (NIO_UNLIKELY(nio_co_stop(co)) && !(task->flags & NIO_TASK_SHIELDED)) {
-        task->flags |= NIO_TASK_OP_CANCELLED;
-        nio_wait_cancel(op); /* then its end is on the way, as after any other */
-    }
-    nio_co_suspend(co); /* resumed only after the end */
-    task->wait_kind = NIO_WAIT_WAKE;
-    co->op = NULL;
-    result = op->_result;
-    if (NIO_UNLIKELY(result == -ECANCELED) && !nio_state_is_cancelled(task))
-        return -ETIMEDOUT;
-    return result;
+    return nio_wait_await_by(op, nio_wait_class(op)->begin);
 }
 
 int32_t nio_wait_await_surely(struct numio_op *op)

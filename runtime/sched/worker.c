@@ -91,14 +91,16 @@ static void next_turn(struct nio_worker *worker)
     worker->turn_pops = 0;
 }
 
+void nio_cap_slot(struct nio_worker *worker)
+{
+    nio_lifo_set_open(&worker->lifo, !has_waiting(worker));
+}
+
 struct nio_task *nio_next_local(struct nio_worker *worker)
 {
-    struct nio_task *task = nio_lifo_pop(&worker->lifo, worker->has_peers);
-    if (task) {
-        if (NIO_UNLIKELY(nio_lifo_count_poll(&worker->lifo)))
-            nio_lifo_set_open(&worker->lifo, !has_waiting(worker));
+    struct nio_task *task = nio_next_slot(worker);
+    if (task)
         return task;
-    }
     nio_lifo_set_open(&worker->lifo, true);
     if (NIO_LIKELY(!worker->mine.first && is_empty(worker, NIO_QUEUE_NODE))) {
         if (is_empty(worker, NIO_QUEUE_NEW))
@@ -219,22 +221,15 @@ unsigned nio_reap_own(struct nio_worker *worker)
     return reaped;
 }
 
-/* What is due every few ticks while there is always something to run. */
-void nio_maintain(struct nio_worker *worker)
+void nio_maintain_rarely(struct nio_worker *worker)
 {
-    worker->flush_credit -= worker->flush_cost;
-    worker->flush_cost = NIO_FLUSH_COST;
-    if (NIO_UNLIKELY(worker->flush_credit <= 0))
-        nio_flush_own(worker);
-    if (NIO_UNLIKELY(--worker->driver_countdown == 0)) {
-        worker->driver_countdown = worker->driver_interval;
-        (void)nio_reap_own(worker); /* nothing there is no news */
-        if (NIO_UNLIKELY(worker->sources != NULL))
-            (void)nio_sources_look(worker); /* likewise */
-        nio_slab_outbox_flush(&worker->outbox);
-        if (NIO_UNLIKELY(nio_phase(worker->handle) != NIO_PHASE_RUNNING))
-            nio_worker_close(worker);
-        if (NIO_UNLIKELY(nio_has_order(worker)))
-            nio_follow_order(worker);
-    }
+    worker->driver_countdown = worker->driver_interval;
+    (void)nio_reap_own(worker); /* nothing there is no news */
+    if (NIO_UNLIKELY(worker->sources != NULL))
+        (void)nio_sources_look(worker); /* likewise */
+    nio_slab_outbox_flush(&worker->outbox);
+    if (NIO_UNLIKELY(nio_phase(worker->handle) != NIO_PHASE_RUNNING))
+        nio_worker_close(worker);
+    if (NIO_UNLIKELY(nio_has_order(worker)))
+        nio_follow_order(worker);
 }

@@ -290,7 +290,25 @@ unsigned nio_reap_own(struct nio_worker *worker);
 /* The order of what comes next must not depend on how long the worker was idle. */
 void nio_restart_turns(struct nio_worker *worker);
 /* What is due every few ticks while there is always something to run. */
-void nio_maintain(struct nio_worker *worker);
+NIO_NOINLINE void nio_maintain_rarely(struct nio_worker *worker);
+static NIO_ALWAYS_INLINE void nio_maintain(struct nio_worker *worker)
+{
+    worker->flush_credit -= worker->flush_cost;
+    worker->flush_cost = NIO_FLUSH_COST;
+    if (NIO_UNLIKELY(worker->flush_credit <= 0))
+        nio_flush_own(worker);
+    if (NIO_UNLIKELY(--worker->driver_countdown == 0))
+        nio_maintain_rarely(worker);
+}
+/* The task of the LIFO slot, NULL if there is none. */
+NIO_NOINLINE void nio_cap_slot(struct nio_worker *worker);
+static NIO_ALWAYS_INLINE struct nio_task *nio_next_slot(struct nio_worker *worker)
+{
+    struct nio_task *task = nio_lifo_pop(&worker->lifo, worker->has_peers);
+    if (task && NIO_UNLIKELY(nio_lifo_count_poll(&worker->lifo)))
+        nio_cap_slot(worker);
+    return task;
+}
 
 /* sched/spin.c; the owner only. */
 /* Whether spinning is allowed, and has paid lately. */

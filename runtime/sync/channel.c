@@ -341,10 +341,28 @@ static NIO_ALWAYS_INLINE bool is_plain_send(const struct numio_channel *channel)
            (channel->is_bounded || !nio_channel_begins_block(channel, tail));
 }
 
+/* Under the lock, which it releases: gives the message to the receiver that has waited longest, if
+ * that is a coroutine that waits for nothing else.  False: it is not, and the lock is held. */
+static NIO_ALWAYS_INLINE bool hand_over(struct numio_channel *channel, const void *message)
+{
+    struct numio_op *op = channel->receivers._first;
+    if (!op || nio_op_kind(op) != NIO_OP_STARTED || op->_task->kind != NIO_TASK_COROUTINE ||
+        bits_of(channel) != 0 || channel->reserved != 0)
+        return false;
+    (void)nio_wait_remove(&channel->receivers, op); /* it is there */
+    nio_message_copy(memory_of(op), message, channel->message_bytes);
+    int32_t result = recv_result(op, 1);
+    unlock(channel);
+    nio_wait_done(op, result);
+    return true;
+}
+
 /* Under the lock, which it releases. */
 static NIO_NOINLINE int try_send_slow(struct numio_channel *channel, const void *message)
 {
     struct nio_wait_list ended = { 0 };
+    if (hand_over(channel, message))
+        return 0;
     int rc = find_block(channel);
     if (rc)
         return rc;
@@ -488,7 +506,7 @@ static uint64_t take_free(struct numio_channel *channel, void *ret_messages, uin
     return count;
 }
 
-static bool recv_begin(struct numio_op *op, int32_t *ret_result)
+static NIO_ALWAYS_INLINE bool recv_begin(struct numio_op *op, int32_t *ret_result)
 {
     struct numio_channel *channel = nio_wait_object(op);
     struct nio_wait_list ended = { 0 };
@@ -635,7 +653,7 @@ static NIO_NOINLINE int32_t recv_slow(struct numio_channel *channel, void *ret_m
 {
     struct numio_op op;
     prepare_recv(&op, channel, ret_messages, count);
-    int32_t rc = nio_wait_await(&op);
+    int32_t rc = nio_wait_await_by(&op, recv_begin);
     if (rc == -EBUSY)
         return nio_error(rc, "channel: two receive, and it was made for one");
     return rc;

@@ -107,7 +107,8 @@ static NIO_COLD void thread_done(struct numio_op *op, int32_t result)
     nio_futex_wake(state, 1);
 }
 
-void nio_wait_done(struct numio_op *op, int32_t result)
+/* All but a single wait of a coroutine of this runtime. */
+static NIO_NOINLINE void other_done(struct numio_op *op, int32_t result)
 {
     if (NIO_UNLIKELY(nio_op_kind(op) == NIO_OP_THREAD)) {
         thread_done(op, result);
@@ -123,6 +124,18 @@ void nio_wait_done(struct numio_op *op, int32_t result)
     nio_state_ref(task);
     nio_op_done(op, result);
     nio_task_unref(task);
+}
+
+void nio_wait_done(struct numio_op *op, int32_t result)
+{
+    struct nio_task *task = op->_task;
+    if (NIO_UNLIKELY(nio_op_kind(op) != NIO_OP_STARTED || task->kind != NIO_TASK_COROUTINE ||
+                     task->scheduler != nio_current_schedule)) {
+        other_done(op, result);
+        return;
+    }
+    op->_result = result; /* as nio_op_done() */
+    nio_wake_act(task, nio_state_wake_op_done(task));
 }
 
 bool nio_wait_claim(struct numio_op *op)

@@ -9,11 +9,15 @@
  * What is waited for, the object, has a struct numio_wait_queue_: a lock and a list of the waits,
  * first come first served.  The protocol:
  *
- *   begin   takes the object's lock; the wait either ends here, or joins the queue
- *   end     whoever has what a wait wants takes it out of the queue under the lock
- * (nio_wait_pop()), lets go of the lock and calls nio_wait_done(), once leave   a cancellation, by
- * the worker that runs the waiting task, takes the wait out itself and ends it with -ECANCELED; if
- * it is not in the queue, somebody else is about to end it
+ * - begin: takes the object's lock; the wait either ends here, or joins the queue.
+ * - end: whoever has what a wait wants takes it out of the queue under the lock
+ *   (nio_wait_pop()), lets go of the lock and calls nio_wait_done(), once.
+ * - leave: a cancellation, by the worker that runs the waiting task, takes the wait out itself and
+ *   ends it with -ECANCELED; if it is not in the queue, somebody else is about to end it.
+ *
+ * The lock is held for a few dozen instructions, or for as many waits as end together: who finds it
+ * held looks again (nio_lock_spin()), and letting go of it is a store.  With a locked instruction
+ * there, as futexes need, four senders on two workers took half as long again.
  *
  * So each wait ends exactly once, and who took it out of the queue is who ends it.  A wait that was
  * given something keeps it: it is not cancelled any more.  After nio_wait_done() the waiter may
@@ -132,12 +136,12 @@ _Static_assert(sizeof(struct nio_lock) == sizeof(((struct numio_wait_queue_ *)0)
 
 static inline void nio_wait_queue_acquire(struct numio_wait_queue_ *queue)
 {
-    nio_lock_acquire(nio_wait_queue_lock(queue));
+    nio_lock_spin(nio_wait_queue_lock(queue));
 }
 
 static inline void nio_wait_queue_release(struct numio_wait_queue_ *queue)
 {
-    nio_lock_release(nio_wait_queue_lock(queue));
+    nio_lock_release_tried(nio_wait_queue_lock(queue));
 }
 
 /* All below: under the lock. */
@@ -173,7 +177,7 @@ void nio_wait_take_all(struct numio_wait_queue_ *queue, struct nio_wait_list *li
 /* ---- ends ---------------------------------------------------------------------------------- */
 
 /* Any thread, without the lock: the wait has ended.  The caller touches it no more. */
-void nio_wait_done(struct numio_op *op, int32_t result);
+NIO_NOINLINE void nio_wait_done(struct numio_op *op, int32_t result);
 /* Under the lock of its object: whether the wait may be given what it waits for.  Always true, but
  * for a member of a selection that another member has won. */
 bool nio_wait_claim(struct numio_op *op);
