@@ -165,7 +165,7 @@ MUTANTS = [
            "stress_driver_shim", "native"),
     Mutant("DL1", "runtime/task/op_done.c", "[DL1] release", RELEASE, RELAXED, "stress_deadline",
            "tsan"),
-    Mutant("a deadline's way back", "runtime/sched/deadline.c", "static bool take_back(",
+    Mutant("a deadline's way back", "runtime/sched/deadline.c", "bool take_back(",
            "nio_co_go_to(co, owner->index);", "(void)co;", "stress_deadline", "native"),
     Mutant("a wheel's lock", "runtime/time/wheel.c", "bool nio_wheel_cancel(",
            "nio_lock_spin(&wheel->lock);", "(void)nio_lock_try(&wheel->lock);", "stress_wheel",

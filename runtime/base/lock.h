@@ -38,9 +38,9 @@ struct nio_lock {
 };
 
 void nio_lock_init(struct nio_lock *lock, enum nio_lock_rank rank);
-void nio_lock_acquire_slow(struct nio_lock *lock);
-void nio_lock_release_slow(struct nio_lock *lock);
-void nio_lock_spin_slow(struct nio_lock *lock);
+NIO_COLD void nio_lock_acquire_slow(struct nio_lock *lock);
+NIO_COLD void nio_lock_release_slow(struct nio_lock *lock);
+NIO_COLD void nio_lock_spin_slow(struct nio_lock *lock);
 
 #ifdef NIO_DEBUG
 void nio_lock_rank_enter(const struct nio_lock *lock);

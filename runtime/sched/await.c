@@ -22,14 +22,7 @@ static uint8_t opcode_of(const struct numio_op *op)
 
 struct nio_co *nio_co_current(void)
 {
-    struct nio_worker *worker = nio_worker_current();
-    if (!worker)
-        return NULL;
-    /* relaxed: written by this thread */
-    struct nio_task *task = atomic_load_explicit(&worker->current, memory_order_relaxed);
-    if (!task || task->kind != NIO_TASK_COROUTINE)
-        return NULL;
-    return NIO_CONTAINER_OF(task, struct nio_co, task);
+    return nio_co_of(nio_worker_current());
 }
 
 void nio_co_charge(struct nio_co *co)

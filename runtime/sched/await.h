@@ -11,6 +11,17 @@
 #include "runtime/task/op_done.h"
 #include "runtime/task/state.h"
 
+/* The coroutine that the calling worker runs, NULL outside of one; takes NULL. */
+static inline struct nio_co *nio_co_of(const struct nio_worker *worker)
+{
+    if (NIO_UNLIKELY(!worker))
+        return NULL;
+    /* relaxed: written by this thread */
+    struct nio_task *task = atomic_load_explicit(&worker->current, memory_order_relaxed);
+    if (NIO_UNLIKELY(!task || task->kind != NIO_TASK_COROUTINE))
+        return NULL;
+    return NIO_CONTAINER_OF(task, struct nio_co, task);
+}
 /* The running coroutine, NULL outside of one. */
 struct nio_co *nio_co_current(void);
 /* Suspends the running coroutine until it is woken.  Inlined, because a return address that was

@@ -31,10 +31,9 @@ static uint64_t now_of(const struct nio_worker *worker)
     return nio_timeline_now_ns(&worker->handle->timeline);
 }
 
-static void push(struct nio_co *co, struct numio_deadline *deadline, uint64_t now_ns,
-                 uint64_t at_ns)
+static void push(struct nio_worker *worker, struct nio_co *co, struct numio_deadline *deadline,
+                 uint64_t now_ns, uint64_t at_ns)
 {
-    struct nio_worker *worker = nio_worker_current();
     struct numio_deadline *outer = co->deadline;
     struct numio_op *timer = &deadline->_timer;
     timer->_task = NULL; /* never armed */
@@ -53,29 +52,33 @@ static void push(struct nio_co *co, struct numio_deadline *deadline, uint64_t no
 
 int numio_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns)
 {
-    struct nio_co *co = nio_co_current();
-    if (!co)
+    struct nio_worker *worker = nio_worker_current();
+    struct nio_co *co = nio_co_of(worker);
+    if (NIO_UNLIKELY(!co))
         return nio_thread_deadline_push(deadline, timeout_ns);
-    if (NIO_UNLIKELY(!nio_is_own_process(nio_worker_current()->handle)))
+    if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
         return nio_refuse_forked_child();
-    uint64_t now_ns = now_of(nio_worker_current());
-    push(co, deadline, now_ns, timeout_ns < UINT64_MAX - now_ns ? now_ns + timeout_ns : UINT64_MAX);
+    uint64_t now_ns = now_of(worker);
+    push(worker, co, deadline, now_ns,
+         timeout_ns < UINT64_MAX - now_ns ? now_ns + timeout_ns : UINT64_MAX);
     return 0;
 }
 
 void nio_deadline_push_until(struct nio_co *co, struct numio_deadline *deadline, uint64_t at_ns)
 {
-    push(co, deadline, now_of(nio_worker_current()), at_ns);
+    struct nio_worker *worker = nio_worker_current();
+    push(worker, co, deadline, now_of(worker), at_ns);
 }
 
 /* Gets the scope's timer back from its worker.  True: it has struck. */
-static bool take_back(struct nio_co *co, struct numio_op *timer)
+static NIO_ALWAYS_INLINE bool take_back(struct nio_worker *worker, struct nio_co *co,
+                                        struct numio_op *timer)
 {
     if (timer->_task == NULL)
         return false; /* never armed */
     if (nio_op_is_done(timer))
         return true;
-    struct nio_worker *owner = nio_worker_current()->handle->workers[nio_op_worker(timer)];
+    struct nio_worker *owner = worker->handle->workers[nio_op_worker(timer)];
     if (NIO_LIKELY(nio_driver_take_timer(owner->driver, timer)))
         return false;
     if (!nio_op_is_done(timer))
@@ -85,14 +88,15 @@ static bool take_back(struct nio_co *co, struct numio_op *timer)
 }
 
 /* The innermost scope of the coroutine is the outer one again. */
-static NIO_ALWAYS_INLINE int leave(struct nio_co *co, struct numio_deadline *deadline)
+static NIO_ALWAYS_INLINE int leave(struct nio_worker *worker, struct nio_co *co,
+                                   struct numio_deadline *deadline)
 {
     if (NIO_UNLIKELY(!co || !deadline || co->deadline != deadline))
         return nio_error(-EINVAL, "deadline: popped one that is not the innermost scope of the "
                                   "calling coroutine");
-    if (NIO_UNLIKELY(!nio_is_own_process(nio_worker_current()->handle)))
+    if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
         return nio_refuse_forked_child();
-    if (take_back(co, &deadline->_timer))
+    if (take_back(worker, co, &deadline->_timer))
         nio_state_clear_late(&co->task);
     co->deadline = deadline->_outer;
     return 0;
@@ -100,10 +104,11 @@ static NIO_ALWAYS_INLINE int leave(struct nio_co *co, struct numio_deadline *dea
 
 int numio_deadline_pop(struct numio_deadline *deadline)
 {
-    struct nio_co *co = nio_co_current();
+    struct nio_worker *worker = nio_worker_current();
+    struct nio_co *co = nio_co_of(worker);
     if (!co && deadline && nio_thread_deadline_is(deadline))
         return nio_thread_deadline_pop(deadline);
-    int rc = leave(co, deadline);
+    int rc = leave(worker, co, deadline); /* it may go on with another worker */
     if (NIO_UNLIKELY(rc))
         return rc;
     return now_of(nio_worker_current()) >= deadline->_at_ns ? -ETIMEDOUT : 0;
@@ -111,12 +116,13 @@ int numio_deadline_pop(struct numio_deadline *deadline)
 
 int numio_deadline_end(struct numio_deadline *deadline)
 {
-    struct nio_co *co = nio_co_current();
+    struct nio_worker *worker = nio_worker_current();
+    struct nio_co *co = nio_co_of(worker);
     if (!co && deadline && nio_thread_deadline_is(deadline)) {
         (void)nio_thread_deadline_pop(deadline); /* whether the time has passed is not asked */
         return 0;
     }
-    return leave(co, deadline);
+    return leave(worker, co, deadline);
 }
 
 int64_t numio_deadline_left(void)

@@ -34,10 +34,10 @@ NIO_COLD int32_t nio_wait_await_outside(struct numio_op *op);
 static NIO_ALWAYS_INLINE int32_t nio_wait_await_by(struct numio_op *op,
                                                    bool (*begin)(struct numio_op *, int32_t *))
 {
-    struct nio_co *co = nio_co_current();
+    struct nio_worker *worker = nio_worker_current();
+    struct nio_co *co = nio_co_of(worker);
     if (NIO_UNLIKELY(!co))
         return nio_wait_await_outside(op);
-    struct nio_worker *worker = nio_worker_current();
     struct nio_task *task = &co->task;
     if (NIO_UNLIKELY(!nio_is_own_process(worker->handle)))
         return nio_refuse_forked_child();

@@ -124,6 +124,18 @@ static void unlock(struct numio_channel *channel)
     nio_wait_queue_release(&channel->receivers);
 }
 
+/* After messages were taken. */
+static void unlock_taken(struct numio_channel *channel)
+{
+    struct nio_channel_block *emptied = channel->emptied, *next;
+    channel->emptied = NULL;
+    unlock(channel);
+    for (; NIO_UNLIKELY(emptied != NULL); emptied = next) {
+        next = emptied->next;
+        nio_free(emptied);
+    }
+}
+
 static uint32_t bits_of(const struct numio_channel *channel)
 {
     /* relaxed: written under this lock, or a look in passing */
@@ -526,7 +538,7 @@ static NIO_ALWAYS_INLINE bool recv_begin(struct numio_op *op, int32_t *ret_resul
         rc = give(channel, op);
         settle(channel, &ended);
     }
-    unlock(channel);
+    unlock_taken(channel);
     nio_wait_list_done(&ended);
     *ret_result = rc;
     return rc != -EAGAIN;
@@ -556,7 +568,7 @@ static int32_t recv_take(struct numio_op *op)
     if (!channel->has_one_receiver)
         channel->promised--;
     uint64_t count = take_free(channel, memory_of(op), wanted(op), &ended);
-    unlock(channel);
+    unlock_taken(channel);
     nio_wait_list_done(&ended);
     NIO_DEBUG_ASSERT(count > 0);
     return recv_result(op, count);
@@ -574,7 +586,7 @@ static void recv_give_back(struct numio_op *op)
     if (next)
         nio_wait_list_add(&ended, next, give(channel, next));
     settle(channel, &ended);
-    unlock(channel);
+    unlock_taken(channel);
     nio_wait_list_done(&ended);
 }
 
@@ -635,7 +647,7 @@ static NIO_NOINLINE int64_t take_locked(struct numio_channel *channel, void *ret
     struct nio_wait_list ended = { 0 };
     lock(channel);
     count = take_free(channel, ret_messages, count, &ended);
-    unlock(channel);
+    unlock_taken(channel);
     nio_wait_list_done(&ended);
     return (int64_t)count;
 }

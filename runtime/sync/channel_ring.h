@@ -4,7 +4,7 @@
  * Messages have positions that only rise: `tail` is the next to be written, `head` the next to be
  * taken.  They lie in blocks of a power of two of slots, which follow each other; the one block of
  * a bounded channel follows itself, so that it is a ring.  Of an unbounded one the emptied block is
- * kept as `spare`, for the next that the senders need; others are freed.
+ * kept as `spare`, for the next that the senders need; others are freed, after the lock.
  *
  * The sending side is under the channel's lock, which is that of `receivers`.  The receiving side
  * is under the lock too, or, with one receiver, that one's alone; then the two sides share nothing
@@ -53,6 +53,7 @@ struct numio_channel {
     NIO_CACHE_ALIGNED _Atomic uint64_t head;
     struct nio_channel_block *head_block; /* that of head - 1 */
     uint64_t tail_seen;
+    struct nio_channel_block *emptied;       /* under the lock: to be freed after it */
     _Atomic uint32_t is_receiving;           /* the one receiver is at it */
     struct nio_channel_block *_Atomic spare; /* NULL, or one for the senders */
 };
@@ -164,7 +165,13 @@ static inline void nio_channel_leave_block(struct numio_channel *channel)
         return;
     /* [CN6] acq_rel: what was in it has been read; frees what another put there.  Pairs with
      * [CN5], [CN6]. */
-    nio_free(atomic_exchange_explicit(&channel->spare, block, memory_order_acq_rel));
+    block = atomic_exchange_explicit(&channel->spare, block, memory_order_acq_rel);
+    if (channel->has_one_receiver || !block) {
+        nio_free(block);
+        return;
+    }
+    block->next = channel->emptied;
+    channel->emptied = block;
 }
 
 static NIO_ALWAYS_INLINE void nio_channel_copy_out(struct numio_channel *channel, uint64_t head,
