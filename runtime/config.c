@@ -237,7 +237,7 @@ static void fill_defaults(struct numio_config *config)
     /* Tuned by the clock unless the schedule is to be the same again. */
     if (config->inject_interval == 0 && config->rng_seed != 0)
         config->inject_interval = NIO_INJECT_INTERVAL;
-    if (config->driver_interval == 0)
+    if (config->driver_interval == 0 && config->rng_seed != 0)
         config->driver_interval = NIO_DRIVER_INTERVAL;
     if (config->share_latency == 0)
         config->share_latency = SHARE_LATENCY_DEFAULT;

@@ -298,7 +298,9 @@ static int64_t end_untold(void *arg)
     EXPECT(numio_deadline_end(&outer) == -EINVAL); /* it is not the innermost */
     EXPECT(numio_sleep_ns(late_ns) == -ETIMEDOUT);
     EXPECT(numio_yield_now() == -ETIMEDOUT);
+    EXPECT(nio_state_load(&nio_co_current()->task) & NIO_STATE_LATE);
     EXPECT(numio_deadline_end(&inner) == 0);
+    EXPECT(!(nio_state_load(&nio_co_current()->task) & NIO_STATE_LATE));
     EXPECT(numio_sleep_ns(1000) == 0);
     EXPECT(numio_deadline_end(&outer) == 0);
     EXPECT(numio_deadline_end(&outer) == -EINVAL);

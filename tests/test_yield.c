@@ -50,28 +50,121 @@ static void spawn_taker(struct numio_handle *handle, struct nio_worker *by, stru
     nio_worker_set_current(NULL);
 }
 
-static unsigned wakes_sent(const struct numio_handle *handle)
-{
-    return (unsigned)nio_counter(&handle->workers[0]->counters.wakes_sent);
-}
-
 Test(yield, a_task_alone_wakes_nobody_and_is_not_stolen)
 {
     struct numio_handle *handle = rig_start(four_workers);
     struct nio_worker *worker = handle->workers[0];
+    struct nio_idle *idle = &handle->nodes[0]->idle;
     struct turns turns = { .count = 0 };
     for (unsigned i = 1; i < 3; i++)
-        nio_idle_sleep(&handle->nodes[0]->idle, i, false);
+        nio_idle_sleep(idle, i, false);
     spawn_taker(handle, worker, &turns, 'a', 50, NUMIO_AFFINITY_ANY);
-    for (unsigned i = 0; i < 49; i++) {
+    for (unsigned i = 0; i < 20; i++)
         cr_assert(rig_step(worker));
-        cr_assert_not(rig_step(handle->workers[3]), "its thief has found it");
+    cr_assert_eq(nio_idle_sleeping(nio_idle_load(idle)), 2, "a sleeper was taken");
+    for (unsigned i = 0; i < 29; i++) {
+        cr_assert(rig_step(worker));
+        cr_assert_not(rig_step(handle->workers[3]), "a thief has found it");
     }
-    cr_assert_eq(wakes_sent(handle), 0);
     for (unsigned i = 1; i < 3; i++)
-        (void)nio_idle_leave(&handle->nodes[0]->idle, i, false);
+        cr_assert_not(nio_idle_leave(idle, i, false), "it was taken");
     rig_settle(handle);
     cr_assert_eq(turns.count, 50);
+    rig_stop(handle);
+}
+
+/* Wakes or spawns another in its own poll, which then stands in the slot, and yields. */
+struct inviter {
+    struct turn_taker taker;
+    struct numio_handle *handle;
+};
+
+static enum numio_poll invite(void *state, struct numio_context *cx)
+{
+    struct inviter *self = state;
+    struct turn_taker guest = { self->taker.turns, 1, 'g' };
+    struct numio_future future = { .poll = take_turn, .state = &guest, .size = sizeof guest };
+    if (self->taker.left > 1 && numio_spawn(self->handle, &future, NULL, NULL) < 0)
+        return NUMIO_READY; /* the log has too few */
+    return take_turn(&self->taker, cx);
+}
+
+Test(yield, one_that_stands_in_the_slot_goes_first_and_is_not_lost)
+{
+    struct numio_handle *handle = rig_start(four_workers);
+    struct turns turns = { .count = 0 };
+    struct inviter state = { { &turns, 4, 'a' }, handle };
+    struct numio_future future = { .poll = invite, .state = &state, .size = sizeof state };
+    nio_worker_set_current(handle->workers[0]);
+    cr_assert_eq(numio_spawn(handle, &future, NULL, NULL), 0);
+    nio_worker_set_current(NULL);
+    while (rig_step(handle->workers[0])) { /* bounded by their polls */
+    }
+    cr_assert_str_eq(turns.log, "agagaga");
+    rig_stop(handle);
+}
+
+/* What goes before the slot may poll for long. */
+Test(yield, one_that_is_passed_by_a_task_from_outside_can_be_stolen)
+{
+    struct numio_config config = rig_config(four_workers);
+    config.inject_interval = 1;
+    struct numio_handle *handle = rig_build(&config);
+    struct nio_worker *worker = handle->workers[0];
+    struct turns turns = { .count = 0 };
+    spawn_taker(handle, worker, &turns, 'a', 4, NUMIO_AFFINITY_ANY);
+    cr_assert(rig_step(worker));
+    spawn_taker(handle, NULL, &turns, 'b', 1, NUMIO_AFFINITY_ANY);
+    cr_assert(rig_step(worker));
+    cr_assert_str_eq(turns.log, "ab");
+    cr_assert_eq(nio_far_depth(worker), 1, "nobody can find it");
+    rig_settle(handle);
+    cr_assert_eq(turns.count, 5);
+    rig_stop(handle);
+}
+
+/* Joins a task, which runs inside of its poll and yields there. */
+struct host {
+    struct turns *turns;
+    struct numio_handle *handle;
+    struct numio_join *join;
+    struct nio_worker *worker;
+    uint32_t depth; /* of what others can find, after the first poll of the join */
+};
+
+static enum numio_poll host(void *state, struct numio_context *cx)
+{
+    struct host *self = state;
+    int64_t result;
+    if (!self->join) {
+        struct turn_taker guest = { self->turns, 3, 'g' };
+        struct numio_future future = { .poll = take_turn, .state = &guest, .size = sizeof guest };
+        if (numio_spawn(self->handle, &future, NULL, &self->join) < 0)
+            return NUMIO_READY; /* the log is empty */
+        enum numio_poll polled = numio_join_poll(&self->join, cx, NULL, 0, &result);
+        *(uint32_t *)numio_context_output(cx) = nio_far_depth(self->worker);
+        return polled;
+    }
+    return numio_join_poll(&self->join, cx, NULL, 0, &result);
+}
+
+Test(yield, one_that_runs_inside_of_its_joiner_can_be_stolen)
+{
+    struct numio_handle *handle = rig_start(four_workers);
+    struct turns turns = { .count = 0 };
+    struct host state = { &turns, handle, NULL, handle->workers[0], 0 };
+    struct numio_future future = {
+        .poll = host, .state = &state, .size = sizeof state, .output_size = sizeof(uint32_t)
+    };
+    struct numio_join *join;
+    uint32_t depth = 0;
+    nio_worker_set_current(handle->workers[0]);
+    cr_assert_eq(numio_spawn(handle, &future, NULL, &join), 0);
+    nio_worker_set_current(NULL);
+    rig_settle(handle);
+    cr_assert_eq(numio_join_await_output(&join, &depth, sizeof depth), 0);
+    cr_assert_eq(depth, 1, "nobody could find it while its joiner ran on");
+    cr_assert_eq(turns.count, 3);
     rig_stop(handle);
 }
 
@@ -114,7 +207,7 @@ Test(yield, one_that_yields_takes_turns_with_those_of_other_affinities)
     }
 }
 
-Test(yield, what_is_woken_meanwhile_waits_for_a_few_polls_at_most)
+Test(yield, what_is_spawned_between_its_polls_waits_for_a_few_at_most)
 {
     struct numio_handle *handle = rig_start(four_workers);
     struct nio_worker *worker = handle->workers[0];

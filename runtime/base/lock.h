@@ -85,9 +85,9 @@ static inline void nio_lock_release(struct nio_lock *lock)
         nio_lock_release_slow(lock);
 }
 
-/* For locks that are held for some dozen instructions: who finds it held looks again until it is
- * free, and asks the kernel for nothing but a pause if that takes long.  Such a lock is let go of
- * by nio_lock_release_tried(), without a locked instruction. */
+/* For locks that are mostly held for some dozen instructions: who finds it held looks again until
+ * it is free, and asks the kernel for nothing but a pause if that takes long.  Such a lock is let
+ * go of by nio_lock_release_tried(), without a locked instruction. */
 static inline void nio_lock_spin(struct nio_lock *lock)
 {
     if (NIO_UNLIKELY(!nio_lock_try(lock)))

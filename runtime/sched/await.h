@@ -62,7 +62,8 @@ void nio_deadline_push_until(struct nio_co *co, struct numio_deadline *deadline,
  * ends, UINT64_MAX without one. */
 int nio_thread_deadline_push(struct numio_deadline *deadline, uint64_t timeout_ns);
 bool nio_thread_deadline_is(const struct numio_deadline *deadline);
-int nio_thread_deadline_pop(struct numio_deadline *deadline);
+void nio_thread_deadline_end(const struct numio_deadline *deadline);
+int nio_thread_deadline_pop(const struct numio_deadline *deadline);
 uint64_t nio_thread_deadline_ns(void);
 
 /* Whether the driver of the calling worker can do it; true outside of the workers, where it fails

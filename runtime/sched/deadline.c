@@ -119,7 +119,7 @@ int numio_deadline_end(struct numio_deadline *deadline)
     struct nio_worker *worker = nio_worker_current();
     struct nio_co *co = nio_co_of(worker);
     if (!co && deadline && nio_thread_deadline_is(deadline)) {
-        (void)nio_thread_deadline_pop(deadline); /* whether the time has passed is not asked */
+        nio_thread_deadline_end(deadline);
         return 0;
     }
     return leave(worker, co, deadline);

@@ -28,9 +28,14 @@ bool nio_thread_deadline_is(const struct numio_deadline *deadline)
     return innermost == deadline;
 }
 
-int nio_thread_deadline_pop(struct numio_deadline *deadline)
+void nio_thread_deadline_end(const struct numio_deadline *deadline)
 {
     innermost = deadline->_outer;
+}
+
+int nio_thread_deadline_pop(const struct numio_deadline *deadline)
+{
+    nio_thread_deadline_end(deadline);
     return nio_now_ns() >= deadline->_at_ns ? -ETIMEDOUT : 0;
 }
 

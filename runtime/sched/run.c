@@ -104,7 +104,7 @@ static NIO_ALWAYS_INLINE void pause_task(struct nio_worker *worker, struct nio_t
 {
     end_poll(worker);
     if (task->flags & NIO_TASK_YIELDED) {
-        task->flags ^= NIO_TASK_YIELDED; /* it stays this worker's, and goes on to the queue */
+        task->flags ^= NIO_TASK_YIELDED; /* it stays this worker's */
         if (worker->has_peers && nio_local_queue_is_empty(&worker->queues[NIO_QUEUE_ANY]) &&
             nio_keep_alone(worker, task))
             return;

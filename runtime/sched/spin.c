@@ -39,12 +39,15 @@ static void end_search(struct nio_worker *worker)
 
 static void end_pause(struct nio_worker *worker)
 {
+    uint64_t now_ns = nio_now_ns();
     worker->idle_average_ns =
-        nio_policy_idle_average(worker->idle_average_ns, nio_now_ns() - worker->idle_since_ns,
+        nio_policy_idle_average(worker->idle_average_ns, now_ns - worker->idle_since_ns,
                                 worker->has_slept, worker->handle->config.spin_ns);
+    worker->inject_looked_ns = now_ns; /* from here on the ticks are measured */
     worker->has_slept = false;
     worker->idle_since_ns = 0;
-    worker->driver_countdown = worker->driver_interval; /* it has just been looked at */
+    /* It has just been looked at. */
+    worker->driver_countdown = nio_first_span(worker, worker->driver_interval);
     worker->flush_credit = NIO_FLUSH_CREDIT;
 }
 

@@ -6,8 +6,8 @@
  * every 200 us, if that is sooner) the inject queues and the mailbox go first.  Submissions are
  * published when the worker has nothing else to run, else after 16 ticks; after 4 if they send,
  * since a peer waits for it, and after 64 if all ticks submit something else, which is cheaper in
- * large batches.  Completions are reaped every driver_interval ticks and whenever there is nothing
- * to run.
+ * large batches.  Completions are reaped, and timers looked at, every driver_interval ticks (tuned
+ * likewise) and whenever there is nothing to run.
  *
  * The loop itself stands in run.c, beside the poll; what an idle worker does in spin.c and sleep.c.
  */
@@ -68,18 +68,27 @@ static inline struct nio_task *pop_class(struct nio_worker *worker, unsigned whi
     return nio_local_queue_pop(&worker->queues[which], worker->has_peers);
 }
 
+static bool is_class_empty(const struct nio_worker *worker, unsigned which)
+{
+    return which == PRIVATE_CLASS ? !worker->mine.first
+                                  : is_empty(worker, (enum nio_queue_class)which);
+}
+
 /* Whether anything waits at home besides the LIFO slot. */
 static bool has_waiting(const struct nio_worker *worker)
 {
-    bool waits = worker->mine.first != NULL;
-    for (unsigned which = 0; which < NIO_QUEUE_COUNT && !waits; which++)
-        waits = !is_empty(worker, (enum nio_queue_class)which);
+    bool waits = false;
+    for (unsigned which = 0; which <= PRIVATE_CLASS && !waits; which++)
+        waits = !is_class_empty(worker, which);
     return waits;
 }
 
 bool nio_keep_alone(struct nio_worker *worker, struct nio_task *task)
 {
     if (!nio_task_is_plain(task) || nio_lifo_peek(&worker->lifo) || has_waiting(worker))
+        return false;
+    /* Another would go on before it: the joiner that it runs inside of, or one of a class. */
+    if (worker->inline_depth > 0 || nio_has_ranked(worker->handle))
         return false;
     (void)nio_lifo_swap(&worker->lifo, task, true); /* nothing stood there */
     return true;
@@ -108,12 +117,14 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
         if (is_empty(worker, NIO_QUEUE_ANY))
             return pop_class(worker, NIO_QUEUE_NEW);
     }
-    /* No class of work starves another: they take turns.  New tasks give the turn on after each,
-     * because what they spawn goes into the LIFO slot and before all others anyway. */
+    /* No class of work starves another: they take turns, of as many tasks as wait there, and 16 at
+     * most.  New tasks give the turn on after each, because what they spawn goes into the LIFO slot
+     * and before all others anyway. */
     for (unsigned i = 0; i <= PRIVATE_CLASS; i++) {
         unsigned turn = worker->turn;
         task = pop_class(worker, turn);
-        if (!task || turn == NIO_QUEUE_NEW || ++worker->turn_pops >= TURN_POPS_MAX)
+        if (!task || turn == NIO_QUEUE_NEW || ++worker->turn_pops >= TURN_POPS_MAX ||
+            is_class_empty(worker, turn))
             next_turn(worker);
         if (task)
             return task;
@@ -125,25 +136,32 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
  * what comes does not depend on how often the worker looked in vain before. */
 void nio_restart_turns(struct nio_worker *worker)
 {
-    worker->inject_countdown = worker->inject_interval;
+    worker->inject_countdown = worker->inject_span =
+        nio_first_span(worker, worker->inject_interval);
     worker->inject_looked_ns = 0;
     worker->turn = 0;
     worker->turn_pops = 0;
 }
 
-/* Chooses the ticks until the next look, so that long polls do not make it late. */
-static void tune_interval(struct nio_worker *worker)
+/* Chooses the ticks until the next looks, so that long polls do not make them late. */
+static void tune_intervals(struct nio_worker *worker)
 {
     uint64_t now_ns = nio_now_ns();
     nio_clock_keep(now_ns);
     if (worker->inject_looked_ns != 0) {
-        uint64_t tick_ns = (now_ns - worker->inject_looked_ns) / worker->inject_interval + 1;
+        uint64_t tick_ns = (now_ns - worker->inject_looked_ns) / worker->inject_span + 1;
         uint64_t ticks = NIO_INJECT_PERIOD_NS / tick_ns;
         if (ticks > NIO_INJECT_INTERVAL)
             ticks = NIO_INJECT_INTERVAL;
+        if (ticks > 2 * worker->inject_span) /* a few short ones among them say little */
+            ticks = 2 * worker->inject_span;
         if (ticks < NIO_INJECT_INTERVAL_MIN)
             ticks = NIO_INJECT_INTERVAL_MIN;
-        worker->inject_interval = (uint32_t)ticks;
+        worker->inject_interval = worker->inject_span = (uint32_t)ticks;
+        if (worker->is_driver_tuned)
+            nio_set_driver_interval(worker, (uint32_t)ticks);
+    } else {
+        worker->inject_span = nio_first_span(worker, worker->inject_interval);
     }
     worker->inject_looked_ns = now_ns;
 }
@@ -152,8 +170,8 @@ static void tune_interval(struct nio_worker *worker)
 static NIO_NOINLINE struct nio_task *look_outside(struct nio_worker *worker)
 {
     if (worker->is_interval_tuned)
-        tune_interval(worker);
-    worker->inject_countdown = worker->inject_interval;
+        tune_intervals(worker);
+    worker->inject_countdown = worker->inject_span;
     (void)nio_take_mail(worker); /* into the private queue, which has its turns */
     /* They take turns at going first: a steady stream into the one must not starve the other. */
     worker->is_overflow_first = !worker->is_overflow_first;
@@ -161,6 +179,10 @@ static NIO_NOINLINE struct nio_task *look_outside(struct nio_worker *worker)
         worker->is_overflow_first ? nio_take_overflow(worker, 1) : nio_take_injected(worker);
     if (!task)
         task = worker->is_overflow_first ? nio_take_injected(worker) : nio_take_overflow(worker, 1);
+    /* What stands in the slot waits for a whole poll now: others may have it. */
+    struct nio_task *behind = task && worker->has_peers ? nio_lifo_pop(&worker->lifo, true) : NULL;
+    if (behind)
+        nio_schedule_local(worker, behind, NIO_PLACE_TAIL);
     return task;
 }
 
@@ -195,14 +217,16 @@ void nio_flush_own(struct nio_worker *worker)
         nio_driver_flush(worker->driver);
 }
 
-/* How many tasks may be woken without any being displaced into the overflow queue.  There they
- * would wait behind all that the ring brings next; the ring keeps its completions in order.  A few
- * are taken in any case: a queue that is always full must not keep the ring waiting. */
+/* How many tasks may be woken without any being displaced into the overflow queue, with room for
+ * those that are woken until the next reap.  There they would wait behind all that the ring brings
+ * next; the ring keeps its completions in order.  A few are taken in any case: a queue that is
+ * always full must not keep the ring waiting. */
 static unsigned reap_max(const struct nio_worker *worker)
 {
     unsigned max = NIO_REAP_MAX;
     for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++) {
         unsigned room = nio_local_queue_room(&worker->queues[reach]);
+        room = room > NIO_LOCAL_QUEUE_SLOTS / 4 ? room - NIO_LOCAL_QUEUE_SLOTS / 4 : 0;
         if (room < max)
             max = room;
     }

@@ -359,7 +359,7 @@ static NIO_ALWAYS_INLINE bool hand_over(struct numio_channel *channel, const voi
 {
     struct numio_op *op = channel->receivers._first;
     if (!op || nio_op_kind(op) != NIO_OP_STARTED || op->_task->kind != NIO_TASK_COROUTINE ||
-        bits_of(channel) != 0 || channel->reserved != 0)
+        bits_of(channel) != 0 || !nio_channel_has_room(channel))
         return false;
     (void)nio_wait_remove(&channel->receivers, op); /* it is there */
     nio_message_copy(memory_of(op), message, channel->message_bytes);

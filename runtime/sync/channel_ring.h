@@ -4,7 +4,8 @@
  * Messages have positions that only rise: `tail` is the next to be written, `head` the next to be
  * taken.  They lie in blocks of a power of two of slots, which follow each other; the one block of
  * a bounded channel follows itself, so that it is a ring.  Of an unbounded one the emptied block is
- * kept as `spare`, for the next that the senders need; others are freed, after the lock.
+ * kept as `spare`, for the next that the senders need; others are freed, after the lock where many
+ * receive.
  *
  * The sending side is under the channel's lock, which is that of `receivers`.  The receiving side
  * is under the lock too, or, with one receiver, that one's alone; then the two sides share nothing

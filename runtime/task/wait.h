@@ -15,9 +15,9 @@
  * - leave: a cancellation, by the worker that runs the waiting task, takes the wait out itself and
  *   ends it with -ECANCELED; if it is not in the queue, somebody else is about to end it.
  *
- * The lock is held for a few dozen instructions, or for as many waits as end together: who finds it
- * held looks again (nio_lock_spin()), and letting go of it is a store.  With a locked instruction
- * there, as futexes need, four senders on two workers took half as long again.
+ * The lock is held for a few dozen instructions, for a message's copy, or for as many waits as end
+ * together: who finds it held looks again (nio_lock_spin()), and letting go of it is a store.  With
+ * a locked instruction there, as futexes need, four senders on two workers took half as long again.
  *
  * So each wait ends exactly once, and who took it out of the queue is who ends it.  A wait that was
  * given something keeps it: it is not cancelled any more.  After nio_wait_done() the waiter may
