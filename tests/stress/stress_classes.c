@@ -4,8 +4,10 @@
  * from outside.  Every token must arrive and every task must end, whatever its class and wherever
  * it waits: a wake that is lost stops them all, which the watchdog notices.
  *
- * Without nio_sees_ranked() in the look before a sleep, or without the offer in nio_push_ranked(),
- * tasks wait for ever.
+ * First a duel: one thread spawns a task of some class, waits for it, and spawns the next while the
+ * workers are on their way to sleep.  Nobody else comes by who could find what is overlooked:
+ * without nio_sees_ranked() in the look before a sleep, or without the offer in nio_push_ranked(),
+ * the task waits for ever.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -90,6 +92,35 @@ static int64_t run_member(void *arg)
     return 0;
 }
 
+static uint64_t fight_duel(uint64_t *seed)
+{
+    struct numio_config config;
+    struct numio_runtime *runtime;
+    struct nio_rng rng;
+    uint64_t rounds = 0, until_ns = nio_now_ns() + (stop_ns - nio_now_ns()) / 4;
+    nio_rng_init(&rng, seed);
+    STRESS_CHECK(numio_config_init(&config, sizeof config) == 0);
+    config.topology = "pack:2 numa:1 core:1 pu:1";
+    config.idle = NUMIO_IDLE_PARK;
+    STRESS_CHECK(numio_runtime_create(&config, &runtime) == 0);
+    do {
+        struct numio_spawn_opts opts = draw_place(&rng);
+        struct numio_join *join;
+        opts.worker %= 2;
+        STRESS_CHECK(numio_spawn_co(numio_runtime_handle(runtime), run_child, NULL, &opts, &join) ==
+                     0);
+        int64_t result;
+        unsigned spins = 0;
+        while ((result = numio_join_try(&join)) == -EAGAIN) /* it does not sleep, either */
+            stress_pause(&spins);
+        STRESS_CHECK(result == 1);
+        stress_jitter(&rng);
+        rounds++;
+    } while (nio_now_ns() < until_ns);
+    numio_runtime_destroy(runtime);
+    return rounds;
+}
+
 /* Takes tokens out of boxes and puts them into others, from outside. */
 static void *feed(void *arg)
 {
@@ -121,6 +152,7 @@ int main(void)
     struct numio_config config;
     struct numio_runtime *runtime;
     stop_ns = stress_start(&seed);
+    uint64_t duels = fight_duel(&seed);
     STRESS_CHECK(numio_config_init(&config, sizeof config) == 0);
     config.topology = "pack:2 numa:1 core:2 pu:1";
     STRESS_CHECK(numio_runtime_create(&config, &runtime) == 0);
@@ -154,7 +186,7 @@ int main(void)
     uint64_t moves = atomic_load_explicit(&handed_on, memory_order_relaxed);
     /* relaxed: as above */
     uint64_t born = atomic_load_explicit(&children, memory_order_relaxed);
-    printf("stress_classes: %llu tokens handed on, %llu children\n", (unsigned long long)moves,
-           (unsigned long long)born);
+    printf("stress_classes: %llu duels, %llu tokens handed on, %llu children\n",
+           (unsigned long long)duels, (unsigned long long)moves, (unsigned long long)born);
     return moves == 0 || born == 0;
 }

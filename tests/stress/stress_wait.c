@@ -6,8 +6,9 @@
  *
  * Weakened [MX1], [MX2] or [MX3]: ThreadSanitizer reports the memory behind a mutex; [SM2] or
  * [SM3]: that behind a permit; [WT1] or [WT2]: a thread's result.  Without the claim in
- * nio_wait_pop() a selection gets two; without the second look of a wait (MX1) somebody waits
- * for ever.
+ * nio_wait_pop() a selection gets two; without the second look of a wait (MX1, or a semaphore's,
+ * which a duel finds: one thread waits for the permit that another is just about to give) somebody
+ * waits for ever.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -168,6 +169,46 @@ static void *run_thread(void *arg)
     return NULL;
 }
 
+/* --- the duel -------------------------------------------------------------------------------- */
+
+static struct numio_semaphore there, back;
+static uint64_t duel_stop_ns;
+
+/* Answers soon after it was asked, which is when the asker begins to wait. */
+static void *answer(void *arg)
+{
+    struct nio_rng *rng = arg;
+    unsigned spins = 0;
+    int rc;
+    for (;;) {
+        while ((rc = numio_semaphore_try_acquire(&there, 1)) == -EAGAIN)
+            stress_pause(&spins);
+        if (rc < 0)
+            return NULL; /* it is closed: the duel is over */
+        for (uint32_t i = nio_rng_below(rng, 16); i > 0; i--)
+            nio_cpu_relax();
+        STRESS_CHECK(numio_semaphore_release(&back, 1) == 0);
+    }
+}
+
+static uint64_t fight_duel(uint64_t *seed)
+{
+    struct nio_rng rng;
+    pthread_t thread;
+    uint64_t rounds = 0;
+    nio_rng_init(&rng, seed);
+    STRESS_CHECK(numio_semaphore_init(&there, 0) == 0 && numio_semaphore_init(&back, 0) == 0);
+    STRESS_CHECK(pthread_create(&thread, NULL, answer, &rng) == 0);
+    do {
+        STRESS_CHECK(numio_semaphore_release(&there, 1) == 0);
+        STRESS_CHECK(numio_semaphore_acquire(&back, 1) == 0);
+        rounds++;
+    } while (nio_now_ns() < duel_stop_ns || rounds < ROUNDS_MIN);
+    numio_semaphore_close(&there);
+    (void)pthread_join(thread, NULL); /* cannot fail: joined once */
+    return rounds;
+}
+
 static void check(const struct actor *actors, unsigned count)
 {
     for (unsigned i = 0; i < GUARDS; i++) {
@@ -191,6 +232,8 @@ int main(void)
     struct numio_config config;
     struct numio_runtime *runtime;
     stop_ns = stress_start(&seed);
+    duel_stop_ns = nio_now_ns() + (stop_ns - nio_now_ns()) / 4;
+    uint64_t duels = fight_duel(&seed);
     STRESS_CHECK(numio_config_init(&config, sizeof config) == 0);
     config.topology = "pack:2 numa:1 core:1 pu:1";
     STRESS_CHECK(numio_runtime_create(&config, &runtime) == 0);
@@ -212,7 +255,8 @@ int main(void)
     }
     check(actors, COROUTINES + THREADS);
     numio_runtime_destroy(runtime); /* asserts that every cell came home */
-    printf("stress_wait: %llu rounds, %llu selections, %llu stops\n", (unsigned long long)rounds,
-           (unsigned long long)selections, (unsigned long long)stops);
+    printf("stress_wait: %llu duels, %llu rounds, %llu selections, %llu stops\n",
+           (unsigned long long)duels, (unsigned long long)rounds, (unsigned long long)selections,
+           (unsigned long long)stops);
     return selections == 0 || stops == 0;
 }
