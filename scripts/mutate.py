@@ -303,7 +303,7 @@ MUTANTS = [
            "tsan"),
     Mutant("ON3 with waiters", ONCE_C, "[ON3] release: what was done.", RELEASE, RELAXED,
            "stress_signals", "tsan"),
-    Mutant("TS4", STATE_C, "nio_state_complete_member(", RELEASE, RELAXED, "stress_join_set",
+    Mutant("TS4", STATE_C, "nio_state_complete_member(", RELEASE, RELAXED, "stress_scope",
            "tsan"),
     Mutant("SC1", "runtime/scope/scope.c", "[SC1] acq_rel: sees what", ACQ_REL, RELAXED,
            "stress_scope", "tsan"),

@@ -3,8 +3,7 @@
  * limit, aborted, detached and destroyed.  Each result comes out once, with what the task wrote;
  * the watchdog notices a wait that nobody ends.
  *
- * A set that does not end its waits hangs; without the lock, or with a weakened [TS4] of
- * nio_state_complete_member(), ThreadSanitizer reports the cells.
+ * A set that does not end its waits hangs; without the lock ThreadSanitizer reports the cells.
  */
 #include <errno.h>
 #include <pthread.h>
