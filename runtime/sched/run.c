@@ -443,16 +443,18 @@ bool nio_run_newest(struct nio_worker *worker, struct nio_task *task)
     return true;
 }
 
-/* Mostly that of the slot, without a call. */
+/* Often that of the slot, without a call. */
 static NIO_ALWAYS_INLINE struct nio_task *next_task(struct nio_worker *worker)
 {
     struct nio_task *task;
-    if (NIO_LIKELY(worker->inject_countdown > 1 && !nio_has_ranked(worker->handle)) &&
+    if (NIO_UNLIKELY(nio_has_ranked(worker->handle)))
+        return nio_next_ranked(worker);
+    if (nio_lifo_peek(&worker->lifo) && NIO_LIKELY(worker->inject_countdown > 1) &&
         (task = nio_next_slot(worker))) {
         worker->inject_countdown--;
         return task;
     }
-    return nio_next_task(worker);
+    return nio_next_normal(worker);
 }
 
 /* The loop stands beside the poll and includes it, so that nothing returns between two switches of

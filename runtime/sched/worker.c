@@ -203,13 +203,6 @@ struct nio_task *nio_next_normal(struct nio_worker *worker)
     return task;
 }
 
-struct nio_task *nio_next_task(struct nio_worker *worker)
-{
-    if (NIO_UNLIKELY(nio_has_ranked(worker->handle)))
-        return nio_next_ranked(worker);
-    return nio_next_normal(worker);
-}
-
 void nio_flush_own(struct nio_worker *worker)
 {
     worker->flush_credit = NIO_FLUSH_CREDIT;

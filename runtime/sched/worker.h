@@ -277,9 +277,7 @@ void nio_release(const struct nio_schedule *self, struct nio_task *task);
  * only be stolen, once for each yield, and a sleeper be woken for it.  False: it is to be queued.
  */
 bool nio_keep_alone(struct nio_worker *worker, struct nio_task *task);
-/* The next task to run, NULL if there is none at home. */
-struct nio_task *nio_next_task(struct nio_worker *worker);
-/* The same of the class normal alone. */
+/* The next task of the class normal, NULL if there is none at home. */
 struct nio_task *nio_next_normal(struct nio_worker *worker);
 /* Moves what others have sent to the private queue.  True if there was something. */
 bool nio_take_mail(struct nio_worker *worker);
