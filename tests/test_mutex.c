@@ -4,6 +4,7 @@
 #include "tests/abort_each.h"
 #include "tests/runtime_fixture.h"
 #include "tests/steps.h"
+#include "tests/sync_cases.h"
 
 #include <pthread.h>
 
@@ -385,4 +386,36 @@ Test(mutex, waiting_inside_of_a_poll_is_refused, .timeout = 30)
     cr_assert_eq(run(runtime, block_in_poll, &mutex), 0, "line %ld", (long)last_line);
     cr_assert_eq(mutex._state, 0u);
     numio_runtime_destroy(runtime);
+}
+
+/* ---- as all waits -------------------------------------------------------------------------- */
+
+static void prep_lock(struct numio_op *op, void *mutex)
+{
+    numio_op_mutex_lock(op, mutex);
+}
+
+/* It is the test's thread that holds it, and lets go of it. */
+static void hold(void *mutex)
+{
+    cr_assert_eq(numio_mutex_lock(mutex), 0);
+}
+
+static void let_go(void *mutex)
+{
+    cr_assert_eq(numio_mutex_unlock(mutex), 0);
+}
+
+static bool was_locked(void *arg)
+{
+    struct numio_mutex *mutex = arg;
+    let_go(mutex);
+    return mutex->_state == 0 && !mutex->_waits._first;
+}
+
+Test(mutex, at_shutdown_all_waits_end, .timeout = 30)
+{
+    struct numio_mutex mutex = NUMIO_MUTEX_INIT;
+    struct sync_case c = { prep_lock, hold, let_go, was_locked, &mutex, &mutex._waits, NULL };
+    sync_check_shutdown(&c);
 }

@@ -111,6 +111,31 @@ Test(race, an_abort_at_each_step_leaves_nobody_running, .timeout = 60)
     cr_assert_geq(abort_each(&what), 2u);
 }
 
+static int64_t race_until_aborted(void *arg)
+{
+    struct lane *lanes = arg;
+    struct numio_racer racers[3];
+    unsigned winner = 99;
+    for (unsigned i = 0; i < 3; i++)
+        racers[i] = (struct numio_racer){ run_lane, &lanes[i] };
+    return numio_race(racers, 3, NUMIO_RACE_FIRST, &winner);
+}
+
+FIXTURE_EACH(race, a_shutdown_aborts_all_of_them_and_waits, .timeout = 30)
+{
+    struct lane lanes[3] = { { .delay_ns = late_ns },
+                             { late_ns, 1, false, false },
+                             { late_ns, 2, false, false } };
+    struct numio_join *join;
+    cr_assert_eq(
+        numio_spawn_co(numio_runtime_handle(runtime), race_until_aborted, lanes, NULL, &join), 0);
+    cr_assert_eq(numio_join_wait(&join, SOON_NS), -ETIMEDOUT);
+    cr_assert_eq(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), 0);
+    cr_assert_eq(numio_join_wait(&join, -1), -ECANCELED);
+    for (unsigned i = 0; i < 3; i++) /* or has never begun */
+        cr_assert_eq(lanes[i].was_aborted, lanes[i].has_ended);
+}
+
 Test(race, outside_of_a_coroutine_it_is_refused, .timeout = 30)
 {
     struct numio_racer racer = { run_lane, NULL };

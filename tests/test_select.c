@@ -367,6 +367,24 @@ Test(select, an_abort_at_each_step_loses_nothing, .timeout = 60)
     cr_assert_geq(abort_each(&what), 3u);
 }
 
+FIXTURE_EACH(select, a_shutdown_ends_them_and_takes_nothing, .timeout = 30)
+{
+    struct aborted a;
+    struct numio_join *joins[4];
+    set_up(&a);
+    for (unsigned i = 0; i < 4; i++)
+        cr_assert_eq(
+            numio_spawn_co(numio_runtime_handle(runtime), select_thrice, &a, NULL, &joins[i]), 0);
+    cr_assert_eq(numio_join_wait(&joins[0], SOON_NS), -ETIMEDOUT);
+    cr_assert_eq(numio_runtime_shutdown(runtime, -1, NULL, 0, NULL), 0);
+    for (unsigned i = 0; i < 4; i++)
+        cr_assert_eq(numio_join_wait(&joins[i], -1), -ECANCELED);
+    cr_assert(!a.first._waits._first && !a.second._waits._first);
+    cr_assert_eq(a.taken, 0u);
+    (void)close(a.ends[0]);
+    (void)close(a.ends[1]);
+}
+
 static int64_t misuse(void *arg)
 {
     struct numio_semaphore semaphore = NUMIO_SEMAPHORE_INIT(1);

@@ -5,6 +5,7 @@
 #include "tests/runtime_fixture.h"
 #include "tests/seeded.h"
 #include "tests/steps.h"
+#include "tests/sync_cases.h"
 
 #include <pthread.h>
 
@@ -269,4 +270,62 @@ Test(semaphore, an_abort_at_each_step_loses_no_permit, .timeout = 60)
     struct abort_case what = { reset, acquire_repeatedly, acquire_repeatedly, check_all_back,
                                &semaphore };
     cr_assert_geq(abort_each(&what), 4u);
+}
+
+/* ---- as all waits -------------------------------------------------------------------------- */
+
+static void prep_acquire(struct numio_op *op, void *semaphore)
+{
+    numio_op_semaphore_acquire(op, semaphore, 1);
+}
+
+static void leave_none(void *semaphore)
+{
+    while (numio_semaphore_try_acquire(semaphore, 1) == 0) { /* bounded by its permits */
+    }
+}
+
+static void give_one(void *semaphore)
+{
+    cr_assert_eq(numio_semaphore_release(semaphore, 1), 0);
+}
+
+static bool was_acquired(void *arg)
+{
+    struct numio_semaphore *semaphore = arg;
+    return semaphore->_state == 0 && !semaphore->_waits._first;
+}
+
+static struct sync_case case_of(struct numio_semaphore *semaphore)
+{
+    return (struct sync_case){ prep_acquire, leave_none,         give_one, was_acquired,
+                               semaphore,    &semaphore->_waits, NULL };
+}
+
+FIXTURE_EACH(semaphore, a_wait_is_late_selected_polled_or_refused_and_takes_nothing, .timeout = 60)
+{
+    struct numio_semaphore semaphore = NUMIO_SEMAPHORE_INIT(0);
+    struct sync_case c = case_of(&semaphore);
+    sync_check(runtime, &c);
+}
+
+Test(semaphore, a_lost_selection_is_passed_over, .timeout = 30)
+{
+    struct numio_semaphore semaphore = NUMIO_SEMAPHORE_INIT(0);
+    struct sync_case c = case_of(&semaphore);
+    sync_check_on_one_worker(&c, sync_lost_steps);
+}
+
+Test(semaphore, an_aborted_future_gives_back_what_it_has_got, .timeout = 30)
+{
+    struct numio_semaphore semaphore = NUMIO_SEMAPHORE_INIT(0);
+    struct sync_case c = case_of(&semaphore);
+    sync_check_on_one_worker(&c, sync_give_back_steps);
+}
+
+Test(semaphore, at_shutdown_all_waits_end, .timeout = 30)
+{
+    struct numio_semaphore semaphore = NUMIO_SEMAPHORE_INIT(0);
+    struct sync_case c = case_of(&semaphore);
+    sync_check_shutdown(&c);
 }
