@@ -3,6 +3,8 @@
  * deadlines that lose nothing, misuse that is told; by coroutines, futures and plain threads. */
 #include "tests/abort_each.h"
 #include "tests/runtime_fixture.h"
+#include "tests/seeded.h"
+#include "tests/stepped_wait.h"
 #include "tests/steps.h"
 #include "tests/sync_cases.h"
 
@@ -418,4 +420,107 @@ Test(mutex, at_shutdown_all_waits_end, .timeout = 30)
     struct numio_mutex mutex = NUMIO_MUTEX_INIT;
     struct sync_case c = { prep_lock, hold, let_go, was_locked, &mutex, &mutex._waits, NULL };
     sync_check_shutdown(&c);
+}
+
+/* ---- the naive model ----------------------------------------------------------------------- */
+
+enum { ACTORS = 8, STEPS = 60000, NOBODY = -1, HAS_WAITERS = 1 };
+
+struct model {
+    struct numio_mutex mutex;
+    struct numio_op ops[ACTORS];
+    bool waits[ACTORS];
+    int holder, queue[ACTORS], queued;
+};
+
+/* As a task's name: the lowest bits are free. */
+static uintptr_t name_of(int i)
+{
+    return (uintptr_t)(i + 1) * 8;
+}
+
+static void model_take_out(struct model *m, int at)
+{
+    m->waits[m->queue[at]] = false;
+    m->queued--;
+    for (int k = at; k < m->queued; k++)
+        m->queue[k] = m->queue[k + 1];
+}
+
+static void model_lock(struct model *m, int i)
+{
+    numio_op_mutex_lock(&m->ops[i], &m->mutex);
+    stepped_begin(&m->ops[i], name_of(i));
+    if (m->holder == NOBODY) {
+        m->holder = i;
+        return;
+    }
+    m->waits[i] = true;
+    m->queue[m->queued++] = i;
+}
+
+static void model_give_up(struct model *m, int i)
+{
+    int at = 0;
+    cr_assert(stepped_leave(&m->ops[i]));
+    while (m->queue[at] != i)
+        at++;
+    model_take_out(m, at);
+}
+
+static void model_unlock(struct model *m, int i)
+{
+    stepped_give_back(&m->ops[i]);
+    m->holder = m->queued ? m->queue[0] : NOBODY;
+    if (m->queued)
+        model_take_out(m, 0);
+}
+
+/* By the test's thread, which is none of them. */
+static void model_try(struct model *m)
+{
+    bool is_free = m->holder == NOBODY;
+    cr_assert_eq(numio_mutex_unlock(&m->mutex), -EPERM);
+    cr_assert_eq(numio_mutex_try_lock(&m->mutex), is_free ? 0 : -EAGAIN);
+    if (is_free) {
+        cr_assert_eq(numio_mutex_try_lock(&m->mutex), -EDEADLK);
+        cr_assert_eq(numio_mutex_unlock(&m->mutex), 0);
+    }
+}
+
+static void model_lock_again(struct model *m)
+{
+    struct numio_op op;
+    numio_op_mutex_lock(&op, &m->mutex);
+    stepped_begin(&op, name_of(m->holder));
+    cr_assert_eq(stepped_result(&op), -EDEADLK);
+}
+
+static void compare(const struct model *m)
+{
+    uintptr_t state = m->holder == NOBODY ? 0 : name_of(m->holder);
+    cr_assert_eq(m->mutex._state, state | (m->queued ? HAS_WAITERS : 0));
+    for (int i = 0; i < ACTORS; i++)
+        if (m->waits[i] || m->holder == i)
+            cr_assert_eq(stepped_result(&m->ops[i]), m->waits[i] ? STEPPED_WAITS : 0);
+}
+
+Test(mutex, agrees_with_a_naive_model, .timeout = 60)
+{
+    struct nio_rng rng = seeded_rng(12);
+    static struct model m = { .holder = NOBODY };
+    for (int step = 0; step < STEPS; step++) {
+        int i = (int)nio_rng_below(&rng, ACTORS);
+        if (nio_rng_below(&rng, 10) == 0)
+            model_try(&m);
+        else if (m.holder == i && nio_rng_below(&rng, 4) == 0)
+            model_lock_again(&m);
+        else if (m.holder == i)
+            model_unlock(&m, i);
+        else if (!m.waits[i])
+            model_lock(&m, i);
+        else if (nio_rng_below(&rng, 3) == 0)
+            model_give_up(&m, i);
+        compare(&m);
+    }
 }

@@ -4,6 +4,7 @@
 #include "tests/abort_each.h"
 #include "tests/runtime_fixture.h"
 #include "tests/seeded.h"
+#include "tests/stepped_wait.h"
 #include "tests/steps.h"
 #include "tests/sync_cases.h"
 
@@ -328,4 +329,97 @@ Test(semaphore, at_shutdown_all_waits_end, .timeout = 30)
     struct numio_semaphore semaphore = NUMIO_SEMAPHORE_INIT(0);
     struct sync_case c = case_of(&semaphore);
     sync_check_shutdown(&c);
+}
+
+/* ---- the naive model ----------------------------------------------------------------------- */
+
+enum { ACTORS = 8, STEPS = 60000, PERMITS_MAX = 12, WANTED_MAX = 5 };
+
+struct model {
+    struct numio_semaphore semaphore;
+    struct numio_op ops[ACTORS];
+    unsigned wanted[ACTORS], permits;
+    bool waits[ACTORS];
+    int queue[ACTORS], queued;
+};
+
+static void model_take_out(struct model *m, int at)
+{
+    m->waits[m->queue[at]] = false;
+    m->queued--;
+    for (int k = at; k < m->queued; k++)
+        m->queue[k] = m->queue[k + 1];
+}
+
+/* First come, first served, whatever he wants. */
+static void model_serve(struct model *m)
+{
+    while (m->queued && m->wanted[m->queue[0]] <= m->permits) {
+        m->permits -= m->wanted[m->queue[0]];
+        model_take_out(m, 0);
+    }
+}
+
+static void model_acquire(struct model *m, int i, unsigned wanted)
+{
+    numio_op_semaphore_acquire(&m->ops[i], &m->semaphore, wanted);
+    stepped_begin(&m->ops[i], (uintptr_t)i + 1);
+    m->wanted[i] = wanted;
+    m->waits[i] = true;
+    m->queue[m->queued++] = i;
+    model_serve(m);
+}
+
+static void model_give_up(struct model *m, int i)
+{
+    int at = 0;
+    cr_assert(stepped_leave(&m->ops[i]));
+    while (m->queue[at] != i)
+        at++;
+    model_take_out(m, at);
+    model_serve(m);
+}
+
+static void model_release(struct model *m, unsigned permits)
+{
+    cr_assert_eq(numio_semaphore_release(&m->semaphore, permits), 0);
+    m->permits += permits;
+    model_serve(m);
+}
+
+static void model_try(struct model *m, unsigned wanted)
+{
+    bool may = m->queued == 0 && m->permits >= wanted;
+    cr_assert_eq(numio_semaphore_try_acquire(&m->semaphore, wanted), may ? 0 : -EAGAIN);
+    m->permits -= may ? wanted : 0;
+}
+
+static void compare(const struct model *m)
+{
+    cr_assert_eq(numio_semaphore_available(&m->semaphore), m->permits);
+    for (int i = 0; i < ACTORS; i++)
+        if (m->wanted[i] != 0) /* or it has never begun */
+            cr_assert(m->waits[i] == (stepped_result(&m->ops[i]) == STEPPED_WAITS));
+}
+
+Test(semaphore, agrees_with_a_naive_model, .timeout = 60)
+{
+    struct nio_rng rng = seeded_rng(13);
+    static struct model m;
+    for (int step = 0; step < STEPS; step++) {
+        int i = (int)nio_rng_below(&rng, ACTORS);
+        unsigned count = 1 + nio_rng_below(&rng, WANTED_MAX);
+        if (nio_rng_below(&rng, 8) == 0)
+            model_try(&m, count);
+        else if (m.waits[i] && nio_rng_below(&rng, 4) == 0)
+            model_give_up(&m, i);
+        else if (m.waits[i] && m.permits + count <= PERMITS_MAX)
+            model_release(&m, count);
+        else if (!m.waits[i])
+            model_acquire(&m, i, count);
+        compare(&m);
+    }
+    numio_semaphore_close(&m.semaphore);
+    for (int k = 0; k < m.queued; k++)
+        cr_assert_eq(stepped_result(&m.ops[m.queue[k]]), -EPIPE);
 }
