@@ -169,14 +169,16 @@ static int build_worker(struct numio_handle *handle, unsigned index, uint64_t *s
     worker->has_peers = handle->plan->worker_count > 1;
     atomic_init(&worker->order, 0);
     worker->can_spin = !handle->plan->is_oversubscribed;
-    worker->is_interval_tuned = handle->config.inject_interval == 0;
+    worker->is_inject_tuned = handle->config.inject_interval == 0;
     worker->inject_interval =
-        worker->is_interval_tuned ? NIO_INJECT_INTERVAL : handle->config.inject_interval;
-    worker->is_driver_tuned = worker->is_interval_tuned && handle->config.driver_interval == 0;
+        worker->is_inject_tuned ? NIO_INJECT_INTERVAL : handle->config.inject_interval;
+    worker->is_driver_tuned = handle->config.driver_interval == 0;
     worker->driver_interval =
-        handle->config.driver_interval ? handle->config.driver_interval : NIO_DRIVER_INTERVAL;
+        worker->is_driver_tuned ? NIO_DRIVER_INTERVAL : handle->config.driver_interval;
     worker->inject_countdown = worker->inject_span = worker->inject_interval;
-    worker->driver_countdown = worker->driver_interval;
+    worker->driver_span =
+        worker->is_driver_tuned ? nio_first_span(worker->driver_interval) : worker->driver_interval;
+    worker->driver_countdown = worker->driver_span;
     worker->flush_credit = NIO_FLUSH_CREDIT;
     worker->flush_cost = NIO_FLUSH_COST;
     worker->here = &worker->loop;

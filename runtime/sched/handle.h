@@ -56,22 +56,24 @@ enum {
     NIO_REASONS_MAX = 64,
     NIO_OLDEST_INTERVAL = 64,  /* pops of new tasks of which one takes the oldest */
     NIO_INLINE_DEPTH_MAX = 32, /* joined tasks run inside of each other to this depth */
-    NIO_INJECT_INTERVAL = 61,  /* ticks; Go's and Tokio's prime */
+    NIO_INJECT_INTERVAL = 61,  /* ticks, at most and at first if tuned; Go's and Tokio's prime */
 #ifdef NIO_TINY
     NIO_OVERFLOW_BATCH = 2,
 #else
     NIO_OVERFLOW_BATCH = 16, /* most tasks taken from an overflow queue at once */
 #endif
-    NIO_INJECT_PERIOD_NS = 200000, /* tuned: the inject queues are looked at this often, but not
-                                      less than every NIO_INJECT_INTERVAL ticks (Tokio's figure) */
-    NIO_INJECT_INTERVAL_MIN = 2,
-    NIO_DRIVER_INTERVAL = 61, /* busy ticks between reaps */
-    NIO_FLUSH_CREDIT = 64,    /* submissions are published when the ticks have cost so much: */
-    NIO_FLUSH_COST = 4,       /* a tick */
-    NIO_FLUSH_COST_WAIT = 1,  /* a tick that submits something for which only its task waits */
-    NIO_FLUSH_COST_SEND = 16, /* a tick that sends something for which a peer waits */
-    NIO_REAP_MAX = 128,       /* completions per reap: below the local queue's capacity */
-    NIO_REAP_MIN = 8,         /* ... and so many also when the queue is full */
+    NIO_LOOK_PERIOD_NS = 200000, /* tuned: the inject queues, the ring and the timers are looked at
+                                    this often (Tokio's figure, of the inject queue), */
+    NIO_LOOK_INTERVAL_MIN = 2,   /* but not more often than every so many ticks; */
+    NIO_FIRST_SPAN = 8,          /* after a pause first after so many */
+    NIO_DRIVER_INTERVAL = 61,    /* busy ticks between reaps; likewise */
+    NIO_FLUSH_CREDIT = 64,       /* submissions are published when the ticks have cost so much: */
+    NIO_FLUSH_COST = 4,          /* a tick */
+    NIO_FLUSH_COST_WAIT = 1,     /* a tick that submits something for which only its task waits */
+    NIO_FLUSH_COST_SEND = 16,    /* a tick that sends something for which a peer waits */
+    NIO_REAP_MAX = 128,          /* completions per reap: below the local queue's capacity */
+    NIO_REAP_MIN = 8,            /* ... and so many also when the queue is full */
+    NIO_REAP_RESERVE = 64,       /* places in the queue for what is woken between two reaps */
     NIO_REGISTERED_ALIGNMENT = 2 << 20 /* a huge page */
 };
 

@@ -46,8 +46,11 @@ static void end_pause(struct nio_worker *worker)
     worker->inject_looked_ns = now_ns; /* from here on the ticks are measured */
     worker->has_slept = false;
     worker->idle_since_ns = 0;
-    /* It has just been looked at. */
-    worker->driver_countdown = nio_first_span(worker, worker->driver_interval);
+    /* The ring and the timers have just been looked at. */
+    worker->driver_looked_ns = now_ns;
+    worker->driver_span =
+        worker->is_driver_tuned ? nio_first_span(worker->driver_interval) : worker->driver_interval;
+    worker->driver_countdown = worker->driver_span;
     worker->flush_credit = NIO_FLUSH_CREDIT;
 }
 

@@ -88,7 +88,7 @@ bool nio_keep_alone(struct nio_worker *worker, struct nio_task *task)
     if (!nio_task_is_plain(task) || nio_lifo_peek(&worker->lifo) || has_waiting(worker))
         return false;
     /* Another would go on before it: the joiner that it runs inside of, or one of a class. */
-    if (worker->inline_depth > 0 || nio_has_ranked(worker->handle))
+    if (worker->inline_depth > 0 || (nio_has_ranked(worker->handle) && nio_sees_ranked(worker)))
         return false;
     (void)nio_lifo_swap(&worker->lifo, task, true); /* nothing stood there */
     return true;
@@ -136,53 +136,69 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
  * what comes does not depend on how often the worker looked in vain before. */
 void nio_restart_turns(struct nio_worker *worker)
 {
-    worker->inject_countdown = worker->inject_span =
-        nio_first_span(worker, worker->inject_interval);
+    worker->inject_span =
+        worker->is_inject_tuned ? nio_first_span(worker->inject_interval) : worker->inject_interval;
+    worker->inject_countdown = worker->inject_span;
     worker->inject_looked_ns = 0;
     worker->turn = 0;
     worker->turn_pops = 0;
 }
 
-/* Chooses the ticks until the next looks, so that long polls do not make them late. */
-static void tune_intervals(struct nio_worker *worker)
+/* Chooses the interval between looks, so that long polls do not make them late.  `span`: the ticks
+ * since the last, which was at *looked_ns, 0: there was a pause.  Returns those until the next. */
+static uint32_t tune(uint32_t *interval, uint32_t span, uint64_t *looked_ns)
 {
-    uint64_t now_ns = nio_now_ns();
+    uint64_t now_ns = nio_now_ns(), then_ns = *looked_ns;
     nio_clock_keep(now_ns);
-    if (worker->inject_looked_ns != 0) {
-        uint64_t tick_ns = (now_ns - worker->inject_looked_ns) / worker->inject_span + 1;
-        uint64_t ticks = NIO_INJECT_PERIOD_NS / tick_ns;
-        if (ticks > NIO_INJECT_INTERVAL)
-            ticks = NIO_INJECT_INTERVAL;
-        if (ticks > 2 * worker->inject_span) /* a few short ones among them say little */
-            ticks = 2 * worker->inject_span;
-        if (ticks < NIO_INJECT_INTERVAL_MIN)
-            ticks = NIO_INJECT_INTERVAL_MIN;
-        worker->inject_interval = worker->inject_span = (uint32_t)ticks;
-        if (worker->is_driver_tuned)
-            nio_set_driver_interval(worker, (uint32_t)ticks);
-    } else {
-        worker->inject_span = nio_first_span(worker, worker->inject_interval);
-    }
-    worker->inject_looked_ns = now_ns;
+    *looked_ns = now_ns;
+    if (then_ns == 0)
+        return nio_first_span(*interval);
+    uint64_t tick_ns = (now_ns - then_ns) / span + 1;
+    uint64_t ticks = NIO_LOOK_PERIOD_NS / tick_ns;
+    if (ticks > NIO_INJECT_INTERVAL)
+        ticks = NIO_INJECT_INTERVAL;
+    if (ticks > UINT64_C(2) * span) /* a few short ones among them say little */
+        ticks = UINT64_C(2) * span;
+    *interval = ticks < NIO_LOOK_INTERVAL_MIN ? NIO_LOOK_INTERVAL_MIN : (uint32_t)ticks;
+    return *interval;
+}
+
+static bool sees_outside(const struct nio_node *node)
+{
+    uint32_t waiting = 0;
+    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++)
+        waiting |=
+            nio_inject_length(&node->inject[reach]) | nio_inject_length(&node->overflow[reach]);
+    return waiting != 0;
+}
+
+/* What stands in the slot is about to wait for a whole poll, and in front of the batch that comes
+ * with that: others may have it. */
+static void offer_slot(struct nio_worker *worker)
+{
+    if (nio_local_queue_room(&worker->queues[NIO_QUEUE_ANY]) == 0 || !sees_outside(worker->node))
+        return;
+    struct nio_task *task = nio_lifo_pop(&worker->lifo, true);
+    if (task)
+        nio_schedule_local(worker, task, NIO_PLACE_TAIL);
 }
 
 /* The tick at which what others have sent goes first. */
 static NIO_NOINLINE struct nio_task *look_outside(struct nio_worker *worker)
 {
-    if (worker->is_interval_tuned)
-        tune_intervals(worker);
+    if (worker->is_inject_tuned)
+        worker->inject_span =
+            tune(&worker->inject_interval, worker->inject_span, &worker->inject_looked_ns);
     worker->inject_countdown = worker->inject_span;
     (void)nio_take_mail(worker); /* into the private queue, which has its turns */
+    if (worker->has_peers && nio_lifo_peek(&worker->lifo))
+        offer_slot(worker);
     /* They take turns at going first: a steady stream into the one must not starve the other. */
     worker->is_overflow_first = !worker->is_overflow_first;
     struct nio_task *task =
         worker->is_overflow_first ? nio_take_overflow(worker, 1) : nio_take_injected(worker);
     if (!task)
         task = worker->is_overflow_first ? nio_take_injected(worker) : nio_take_overflow(worker, 1);
-    /* What stands in the slot waits for a whole poll now: others may have it. */
-    struct nio_task *behind = task && worker->has_peers ? nio_lifo_pop(&worker->lifo, true) : NULL;
-    if (behind)
-        nio_schedule_local(worker, behind, NIO_PLACE_TAIL);
     return task;
 }
 
@@ -212,18 +228,20 @@ void nio_flush_own(struct nio_worker *worker)
 
 /* How many tasks may be woken without any being displaced into the overflow queue, with room for
  * those that are woken until the next reap.  There they would wait behind all that the ring brings
- * next; the ring keeps its completions in order.  A few are taken in any case: a queue that is
- * always full must not keep the ring waiting. */
+ * next; the ring keeps its completions in order.  A few are taken in any case, and fewer where that
+ * is often: a queue that is always full must not keep the ring waiting. */
 static unsigned reap_max(const struct nio_worker *worker)
 {
     unsigned max = NIO_REAP_MAX;
     for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++) {
         unsigned room = nio_local_queue_room(&worker->queues[reach]);
-        room = room > NIO_LOCAL_QUEUE_SLOTS / 4 ? room - NIO_LOCAL_QUEUE_SLOTS / 4 : 0;
+        room = room > NIO_REAP_RESERVE ? room - NIO_REAP_RESERVE : 0;
         if (room < max)
             max = room;
     }
-    return max > NIO_REAP_MIN ? max : NIO_REAP_MIN;
+    uint32_t few = 1 + worker->driver_span * NIO_REAP_MIN / NIO_DRIVER_INTERVAL;
+    few = few < NIO_REAP_MIN ? few : NIO_REAP_MIN;
+    return max > few ? max : few;
 }
 
 /* Reaps the own ring; the woken tasks are queued quietly and offered at the end. */
@@ -240,7 +258,11 @@ unsigned nio_reap_own(struct nio_worker *worker)
 
 void nio_maintain_rarely(struct nio_worker *worker)
 {
-    worker->driver_countdown = worker->driver_interval;
+    /* By its own ticks: with scheduling classes in use the inject queues are not asked in each. */
+    if (worker->is_driver_tuned)
+        worker->driver_span =
+            tune(&worker->driver_interval, worker->driver_span, &worker->driver_looked_ns);
+    worker->driver_countdown = worker->driver_span;
     (void)nio_reap_own(worker); /* nothing there is no news */
     if (NIO_UNLIKELY(worker->sources != NULL))
         (void)nio_sources_look(worker); /* likewise */

@@ -120,7 +120,7 @@ struct nio_worker {
     struct nio_driver *driver;
     bool has_peers;                         /* the runtime has more than one worker */
     _Atomic uint32_t order;                 /* NIO_ORDER_..., written now and then: see retire.c */
-    bool is_interval_tuned;                 /* of the looks at the inject queues */
+    bool is_inject_tuned;                   /* the ticks between looks at the inject queues */
     bool is_driver_tuned;                   /* and of those at the ring and the timers */
     uint64_t llc_peers[NIO_IDLE_WORDS_MAX]; /* who of the node shares the last-level cache */
     pthread_t thread;
@@ -131,9 +131,11 @@ struct nio_worker {
     NIO_CACHE_ALIGNED struct nio_task *_Atomic current; /* runs now, NULL in the loop; others
                                                            read it for reports only */
     struct nio_budget budget;
-    uint32_t inject_interval;  /* ticks; constant unless tuned */
-    uint32_t inject_span;      /* ticks from the last look to the next */
-    uint32_t driver_interval;  /* ticks; constant unless tuned */
+    uint32_t inject_interval; /* ticks; constant unless tuned */
+    uint32_t inject_span;     /* ticks from the last look to the next */
+    uint32_t driver_interval; /* the same of the ring and the timers */
+    uint32_t driver_span;
+    uint64_t driver_looked_ns;
     bool is_overflow_first;    /* at the next look, in turns */
     uint64_t inject_looked_ns; /* tuned: when they were last looked at, 0: there was a pause */
     uint32_t inject_countdown; /* ticks until the inject queues go first */
@@ -289,19 +291,10 @@ void nio_flush_own(struct nio_worker *worker);
 unsigned nio_reap_own(struct nio_worker *worker);
 /* The order of what comes next must not depend on how long the worker was idle. */
 void nio_restart_turns(struct nio_worker *worker);
-/* How many ticks before the first look after a pause: where they are tuned, and not measured yet,
- * they may be long. */
-enum { NIO_FIRST_SPAN = 8 };
-static inline uint32_t nio_first_span(const struct nio_worker *worker, uint32_t interval)
+/* How many ticks before the first look after a pause, where they are tuned: they may be long. */
+static inline uint32_t nio_first_span(uint32_t interval)
 {
-    return worker->is_interval_tuned && interval > NIO_FIRST_SPAN ? NIO_FIRST_SPAN : interval;
-}
-/* Ticks between the looks at the ring and the timers; the next comes no later. */
-static inline void nio_set_driver_interval(struct nio_worker *worker, uint32_t ticks)
-{
-    worker->driver_interval = ticks;
-    if (worker->driver_countdown > ticks)
-        worker->driver_countdown = ticks;
+    return interval > NIO_FIRST_SPAN ? NIO_FIRST_SPAN : interval;
 }
 /* What is due every few ticks while there is always something to run. */
 NIO_NOINLINE void nio_maintain_rarely(struct nio_worker *worker);

@@ -87,8 +87,7 @@ struct numio_config {
                                no idle CPU needs longer to wake; -1: not; 0: it does not sleep */
     unsigned inject_interval; /* ticks between looks at the inject queue; 0: every 200 us or 61
                                  ticks, whichever is sooner; 61 with an rng_seed; at most 65536 */
-    unsigned driver_interval; /* busy ticks between looks at the ring and the timers; 0: likewise,
-                                 and 61 with an inject_interval; at most 65536 */
+    unsigned driver_interval; /* busy ticks between looks at the ring and the timers; likewise */
     size_t stack_bytes;       /* coroutine stacks, 8 KiB to 64 MiB; 0: 64 KiB */
     /* A frame larger than a page can jump over the guard at the stack's end: compile with
      * -fstack-clash-protection to have such an overflow reported as well. */
