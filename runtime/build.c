@@ -176,8 +176,7 @@ static int build_worker(struct numio_handle *handle, unsigned index, uint64_t *s
     worker->driver_interval =
         worker->is_driver_tuned ? NIO_DRIVER_INTERVAL : handle->config.driver_interval;
     worker->inject_countdown = worker->inject_span = worker->inject_interval;
-    worker->driver_span =
-        worker->is_driver_tuned ? nio_first_span(worker->driver_interval) : worker->driver_interval;
+    worker->driver_span = nio_first_span(worker->driver_interval, worker->is_driver_tuned);
     worker->driver_countdown = worker->driver_span;
     worker->flush_credit = NIO_FLUSH_CREDIT;
     worker->flush_cost = NIO_FLUSH_COST;

@@ -48,8 +48,7 @@ static void end_pause(struct nio_worker *worker)
     worker->idle_since_ns = 0;
     /* The ring and the timers have just been looked at. */
     worker->driver_looked_ns = now_ns;
-    worker->driver_span =
-        worker->is_driver_tuned ? nio_first_span(worker->driver_interval) : worker->driver_interval;
+    worker->driver_span = nio_first_span(worker->driver_interval, worker->is_driver_tuned);
     worker->driver_countdown = worker->driver_span;
     worker->flush_credit = NIO_FLUSH_CREDIT;
 }

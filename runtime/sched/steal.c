@@ -247,15 +247,22 @@ struct nio_task *nio_steal(struct nio_worker *worker)
     return worker->handle->node_count > 1 ? steal_far(worker) : NULL;
 }
 
+bool nio_sees_outside(const struct nio_node *node)
+{
+    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++)
+        if (nio_inject_length(&node->inject[reach]) > 0 ||
+            nio_inject_length(&node->overflow[reach]) > 0)
+            return true;
+    return false;
+}
+
 bool nio_sees_work(struct nio_worker *worker)
 {
     struct nio_node *node = worker->node;
     if (!nio_mpsc_is_empty(&worker->mailbox) || nio_sees_ranked(worker))
         return true;
-    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++)
-        if (nio_inject_length(&node->inject[reach]) > 0 ||
-            nio_inject_length(&node->overflow[reach]) > 0)
-            return true;
+    if (nio_sees_outside(node))
+        return true;
     for (unsigned i = 0; i < node->worker_count; i++)
         for (unsigned which = 0; which < NIO_QUEUE_COUNT; which++)
             if (nio_local_queue_length(&node->workers[i]->queues[which]) > 0)

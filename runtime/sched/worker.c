@@ -136,8 +136,7 @@ struct nio_task *nio_next_local(struct nio_worker *worker)
  * what comes does not depend on how often the worker looked in vain before. */
 void nio_restart_turns(struct nio_worker *worker)
 {
-    worker->inject_span =
-        worker->is_inject_tuned ? nio_first_span(worker->inject_interval) : worker->inject_interval;
+    worker->inject_span = nio_first_span(worker->inject_interval, worker->is_inject_tuned);
     worker->inject_countdown = worker->inject_span;
     worker->inject_looked_ns = 0;
     worker->turn = 0;
@@ -152,7 +151,7 @@ static uint32_t tune(uint32_t *interval, uint32_t span, uint64_t *looked_ns)
     nio_clock_keep(now_ns);
     *looked_ns = now_ns;
     if (then_ns == 0)
-        return nio_first_span(*interval);
+        return nio_first_span(*interval, true);
     uint64_t tick_ns = (now_ns - then_ns) / span + 1;
     uint64_t ticks = NIO_LOOK_PERIOD_NS / tick_ns;
     if (ticks > NIO_INJECT_INTERVAL)
@@ -163,20 +162,12 @@ static uint32_t tune(uint32_t *interval, uint32_t span, uint64_t *looked_ns)
     return *interval;
 }
 
-static bool sees_outside(const struct nio_node *node)
-{
-    uint32_t waiting = 0;
-    for (unsigned reach = 0; reach < NIO_REACH_COUNT; reach++)
-        waiting |=
-            nio_inject_length(&node->inject[reach]) | nio_inject_length(&node->overflow[reach]);
-    return waiting != 0;
-}
-
 /* What stands in the slot is about to wait for a whole poll, and in front of the batch that comes
  * with that: others may have it. */
 static void offer_slot(struct nio_worker *worker)
 {
-    if (nio_local_queue_room(&worker->queues[NIO_QUEUE_ANY]) == 0 || !sees_outside(worker->node))
+    if (nio_local_queue_room(&worker->queues[NIO_QUEUE_ANY]) == 0 ||
+        !nio_sees_outside(worker->node))
         return;
     struct nio_task *task = nio_lifo_pop(&worker->lifo, true);
     if (task)

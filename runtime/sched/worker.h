@@ -291,10 +291,10 @@ void nio_flush_own(struct nio_worker *worker);
 unsigned nio_reap_own(struct nio_worker *worker);
 /* The order of what comes next must not depend on how long the worker was idle. */
 void nio_restart_turns(struct nio_worker *worker);
-/* How many ticks before the first look after a pause, where they are tuned: they may be long. */
-static inline uint32_t nio_first_span(uint32_t interval)
+/* How many ticks before the first look after a pause: where they are tuned they may be long. */
+static inline uint32_t nio_first_span(uint32_t interval, bool is_tuned)
 {
-    return interval > NIO_FIRST_SPAN ? NIO_FIRST_SPAN : interval;
+    return is_tuned && interval > NIO_FIRST_SPAN ? NIO_FIRST_SPAN : interval;
 }
 /* What is due every few ticks while there is always something to run. */
 NIO_NOINLINE void nio_maintain_rarely(struct nio_worker *worker);
@@ -307,8 +307,9 @@ static NIO_ALWAYS_INLINE void nio_maintain(struct nio_worker *worker)
     if (NIO_UNLIKELY(--worker->driver_countdown == 0))
         nio_maintain_rarely(worker);
 }
-/* The task of the LIFO slot, NULL if there is none. */
+/* So many polls in a row came from the LIFO slot that it is closed if anything else waits. */
 NIO_NOINLINE void nio_cap_slot(struct nio_worker *worker);
+/* The task of the LIFO slot, NULL if there is none. */
 static NIO_ALWAYS_INLINE struct nio_task *nio_next_slot(struct nio_worker *worker)
 {
     struct nio_task *task = nio_lifo_pop(&worker->lifo, worker->has_peers);
@@ -352,6 +353,8 @@ struct nio_task *nio_take_overflow(struct nio_worker *worker, uint32_t max);
 struct nio_task *nio_steal(struct nio_worker *worker);
 /* Owner, after announcing its sleep: whether some source of work has something for it. */
 bool nio_sees_work(struct nio_worker *worker);
+/* Any thread: whether tasks wait in a node's inject or overflow queues. */
+bool nio_sees_outside(const struct nio_node *node);
 /* Any thread: how many tasks a worker of another node could find in a node's own queues. */
 uint32_t nio_node_far_depth(const struct nio_node *node);
 /* Owner: reaps siblings' completions; their tasks are then in its own queues. */
