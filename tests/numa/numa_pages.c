@@ -220,8 +220,9 @@ static void check_audit(struct numio_handle *handle, unsigned nodes)
         numa_must(numio_arena_audit(handle, node, &audit), "audit");
         numa_check(audit.pages_away * 100 <= audit.pages_home,
                    "the arena's pages lie on its node (move_pages over all of them)",
-                   "node %u: %llu home, %llu away", node, (unsigned long long)audit.pages_home,
-                   (unsigned long long)audit.pages_away);
+                   "node %u: %llu home, %llu away; %s", node, (unsigned long long)audit.pages_home,
+                   (unsigned long long)audit.pages_away,
+                   audit.reason[0] ? audit.reason : "every mbind succeeded");
     }
 }
 
