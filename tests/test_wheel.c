@@ -115,11 +115,11 @@ Test(wheel, agrees_with_a_model_over_random_steps, .timeout = 60)
 {
     struct nio_rng rng = seeded_rng(0x5eed);
     uint64_t now_ns = 1000;
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     for (int i = 0; i < STEPS; i++) {
         step(&rng, &now_ns);
         cr_assert_leq(nio_wheel_next_ns(&wheel), earliest(), "step %d", i);
-        cr_assert(nio_wheel_check(&wheel), "step %d", i);
+        cr_assert(i % 8 != 0 || nio_wheel_check(&wheel), "step %d", i);
         if (i % 64 == 0)
             check_dump();
     }
@@ -130,7 +130,7 @@ Test(wheel, agrees_with_a_model_over_random_steps, .timeout = 60)
 
 Test(wheel, a_timer_is_due_at_its_nanosecond_and_not_before)
 {
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     uint64_t now_ns = 12345678901;
     for (uint64_t delay_ns = 1; delay_ns < UINT64_MAX / 4; delay_ns *= 3) {
         arm(0, now_ns + delay_ns, now_ns);
@@ -146,7 +146,7 @@ Test(wheel, a_timer_is_due_at_its_nanosecond_and_not_before)
 
 Test(wheel, a_deadline_that_has_passed_is_due_at_once)
 {
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     arm(0, 5000000, 4000000);
     arm(1, 10, 4000000);
     arm(2, 0, 4000000);
@@ -159,7 +159,7 @@ Test(wheel, a_deadline_that_has_passed_is_due_at_once)
 
 Test(wheel, the_latest_deadline_is_centuries_away_and_comes)
 {
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     arm(0, NIO_TIME_FAR, UINT64_MAX / 2);
     cr_assert_null(nio_wheel_take_due(&wheel, NIO_TIME_FAR - 1));
     cr_assert_eq(nio_wheel_next_ns(&wheel), NIO_TIME_FAR);
@@ -170,7 +170,7 @@ Test(wheel, the_latest_deadline_is_centuries_away_and_comes)
 /* A park must end for the timer that is there, not for one that was, nor at a slot's beginning. */
 Test(wheel, the_next_deadline_is_exact_after_the_earliest_was_cancelled)
 {
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     uint64_t second = 1000000000;
     arm(0, 100 * second, 1);
     arm(1, 101 * second, 1);
@@ -182,7 +182,7 @@ Test(wheel, the_next_deadline_is_exact_after_the_earliest_was_cancelled)
 /* Long timers hold the wheel; what is armed later still stands low. */
 Test(wheel, progress_follows_the_clock_while_nothing_is_due)
 {
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     uint64_t hour = UINT64_C(3600000000000), now_ns = hour;
     arm(0, 1000 * hour, now_ns);
     now_ns += hour / 7;
@@ -196,7 +196,7 @@ Test(wheel, equal_deadlines_come_as_they_were_armed_in_any_number)
 {
     enum { MANY = 2000 };
     static struct numio_op ops[MANY];
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     for (unsigned i = 0; i < MANY; i++)
         (void)nio_wheel_arm(&wheel, &ops[i], 7000000, 0); /* who is first does not matter */
     cr_assert(nio_wheel_check(&wheel));
@@ -234,7 +234,7 @@ static bool has_on_level(unsigned level)
 
 Test(wheel, a_slot_with_many_timers_is_emptied_before_it_is_reached)
 {
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     uint64_t now_ns = UINT64_C(1234567890123), begin_ns = arm_crowd(now_ns), back_ns;
     unsigned parks = 0;
     while (has_on_level(2)) {
@@ -253,7 +253,7 @@ Test(wheel, a_slot_with_many_timers_is_emptied_before_it_is_reached)
 /* An owner that never parks gets to it between its looks. */
 Test(wheel, it_is_emptied_between_looks_as_well)
 {
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     uint64_t now_ns = UINT64_C(1234567890123), begin_ns = arm_crowd(now_ns);
     for (; now_ns < begin_ns; now_ns += MS / 10)
         cr_assert_null(nio_wheel_take_due(&wheel, now_ns));
@@ -263,7 +263,7 @@ Test(wheel, it_is_emptied_between_looks_as_well)
 
 Test(wheel, a_crowd_comes_in_order_and_on_time_whatever_has_been_moved_ahead)
 {
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     uint64_t now_ns = UINT64_C(1234567890123), begin_ns = arm_crowd(now_ns), last_ns = 0;
     struct nio_rng rng = seeded_rng(0xa4ead);
     struct numio_op *op;
@@ -288,7 +288,7 @@ Test(wheel, those_armed_while_others_are_moved_ahead_come_behind_them)
     enum { FIRST = 3000 };
     const uint64_t now_ns = UINT64_C(1234567890123), due_ns = now_ns + UINT64_C(1000) * MS;
     uint64_t at_ns = now_ns;
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     for (unsigned i = 0; i < FIRST; i++)
         (void)nio_wheel_arm(&wheel, &crowd[i], due_ns, now_ns); /* who is first does not matter */
     for (unsigned i = FIRST; i < CROWD; i++) {
@@ -301,11 +301,84 @@ Test(wheel, those_armed_while_others_are_moved_ahead_come_behind_them)
         cr_assert_eq(nio_wheel_take_due(&wheel, due_ns), &crowd[i], "timer %u", i);
 }
 
+/* Of all lanes, of one, of most; and more are armed meanwhile. */
+Test(wheel, those_that_are_left_come_in_order_whoever_was_cancelled)
+{
+    const uint64_t now_ns = UINT64_C(1234567890123), due_ns = now_ns + UINT64_C(1000) * MS;
+    struct nio_rng rng = seeded_rng(0xcace1);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
+    for (unsigned i = 0; i < CROWD; i++) {
+        (void)nio_wheel_arm(&wheel, &crowd[i], due_ns, now_ns); /* who is first does not matter */
+        crowd_ns[i] = due_ns;
+        unsigned other = nio_rng_below(&rng, i + 1);
+        bool is_taken_back = i < CROWD / 2 ? i % NIO_WHEEL_LANES == 1 : crowd_ns[other] != 0;
+        other = i < CROWD / 2 ? i : other;
+        if (is_taken_back) {
+            cr_assert(nio_wheel_cancel(&wheel, &crowd[other]));
+            crowd_ns[other] = 0;
+        }
+        if (i % 500 == 0)
+            cr_assert(nio_wheel_check(&wheel));
+    }
+    for (uint64_t at_ns = now_ns; at_ns < due_ns; at_ns += MS)
+        (void)nio_wheel_settle(&wheel, at_ns); /* moves them down */
+    cr_assert(nio_wheel_check(&wheel));
+    for (unsigned i = 0; i < CROWD; i++)
+        if (crowd_ns[i] != 0)
+            cr_assert_eq(nio_wheel_take_due(&wheel, due_ns), &crowd[i], "timer %u", i);
+    cr_assert_eq(nio_wheel_count(&wheel), 0);
+}
+
+/* Some are moved, the rest is moved or cancelled, and the slot is filled once more. */
+Test(wheel, a_slot_that_is_filled_again_has_its_own_order)
+{
+    const uint64_t due_ns = UINT64_C(1000) * MS;
+    const unsigned few = 2 * NIO_WHEEL_LANES + 3;
+    for (unsigned first = 1; first <= few; first++) {
+        cr_assert_eq(nio_wheel_init(&wheel), 0);
+        for (unsigned i = 0; i < first; i++)
+            (void)nio_wheel_arm(&wheel, &crowd[i], due_ns, 0); /* who is first does not matter */
+        if (first % 2)
+            (void)nio_wheel_settle(&wheel, due_ns - 300 * MS); /* moves all of them */
+        for (unsigned i = 0; i < first && first % 2 == 0; i++)
+            cr_assert(nio_wheel_cancel(&wheel, &crowd[i]));
+        unsigned begin = first % 2 ? 0 : first;
+        for (unsigned i = first; i < first + few; i++)
+            (void)nio_wheel_arm(&wheel, &crowd[i], due_ns, 0); /* as above */
+        cr_assert(nio_wheel_check(&wheel));
+        for (unsigned i = begin; i < first + few; i++)
+            cr_assert_eq(nio_wheel_take_due(&wheel, due_ns), &crowd[i], "timer %u", i);
+        nio_wheel_fini(&wheel);
+    }
+}
+
+/* The numbers of a slot that is never empty begin at 0 again after 2^32 timers. */
+Test(wheel, numbers_that_begin_anew_change_no_order)
+{
+    enum { FEW = 100 };
+    const uint64_t due_ns = UINT64_C(1000) * MS;
+    const uint32_t late = UINT32_MAX - UINT32_MAX % NIO_WHEEL_LANES - NIO_WHEEL_LANES;
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
+    (void)nio_wheel_arm(&wheel, &crowd[0], due_ns, 0); /* who is first does not matter */
+    uint32_t list = (uint32_t)crowd[0]._sqe[NIO_TIMER_WORD_LIST] - 1;
+    crowd[0]._sqe[NIO_TIMER_WORD_LIST] |= (uint64_t)late << 32; /* the lane is the same */
+    wheel.lists[list].tally += (uint64_t)late << 32;
+    for (unsigned i = 1; i < FEW; i++)
+        (void)nio_wheel_arm(&wheel, &crowd[i], due_ns, 0); /* as above */
+    cr_assert_lt(nio_timer_number(&crowd[FEW - 1]), FEW);
+    cr_assert(nio_wheel_check(&wheel));
+    for (unsigned i = 1; i < FEW; i += 5)
+        cr_assert(nio_wheel_cancel(&wheel, &crowd[i]));
+    for (unsigned i = 0; i < FEW; i++)
+        if (i % 5 != 1)
+            cr_assert_eq(nio_wheel_take_due(&wheel, due_ns), &crowd[i], "timer %u", i);
+}
+
 /* What is armed into a slot that can be emptied already is moved at the next parks, and then the
  * owner may sleep. */
 Test(wheel, a_crowd_armed_late_does_not_keep_its_owner_awake)
 {
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     uint64_t now_ns = UINT64_C(1) << 60, due_ns = now_ns + UINT64_C(300) * MS, back_ns;
     unsigned parks = 0;
     for (unsigned i = 0; i < CROWD; i++)
@@ -318,7 +391,7 @@ Test(wheel, a_crowd_armed_late_does_not_keep_its_owner_awake)
 
 Test(wheel, a_few_far_timers_are_not_worth_a_wake)
 {
-    nio_wheel_init(&wheel);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
     uint64_t now_ns = UINT64_C(1234567890123), due_ns = now_ns + UINT64_C(5000) * MS;
     for (unsigned i = 0; i < 10; i++)
         arm(i, due_ns + i, now_ns);
@@ -328,9 +401,10 @@ Test(wheel, a_few_far_timers_are_not_worth_a_wake)
 /* The check finds what it is for. */
 Test(wheel, the_check_sees_damage)
 {
-    nio_wheel_init(&wheel);
-    arm(0, 1000000, 0);
-    arm(1, 1000001, 0);
+    cr_assert_eq(nio_wheel_init(&wheel), 0);
+    struct numio_op *behind = &timers[NIO_WHEEL_LANES]; /* the second of its lane */
+    for (unsigned i = 0; i <= NIO_WHEEL_LANES; i++)
+        arm(i, 1000000 + i, 0);
     cr_assert(nio_wheel_check(&wheel));
     timers[0]._sqe[NIO_TIMER_WORD_DEADLINE] += UINT64_C(1) << 40;
     cr_assert_not(nio_wheel_check(&wheel), "a timer in a wrong slot");
@@ -341,8 +415,11 @@ Test(wheel, the_check_sees_damage)
     wheel.groups[1] ^= 4;
     cr_assert_not(nio_wheel_check(&wheel), "a group without a slot");
     wheel.groups[1] ^= 4;
-    timers[1]._sqe[NIO_TIMER_WORD_PREV] = 0;
+    behind->_sqe[NIO_TIMER_WORD_PREV] = 0;
     cr_assert_not(nio_wheel_check(&wheel), "a broken link");
-    timers[1]._sqe[NIO_TIMER_WORD_PREV] = (uintptr_t)&timers[0];
+    behind->_sqe[NIO_TIMER_WORD_PREV] = (uintptr_t)&timers[0];
+    behind->_sqe[NIO_TIMER_WORD_LIST] += UINT64_C(1) << 32;
+    cr_assert_not(nio_wheel_check(&wheel), "a number of another lane");
+    behind->_sqe[NIO_TIMER_WORD_LIST] -= UINT64_C(1) << 32;
     cr_assert(nio_wheel_check(&wheel));
 }

@@ -47,6 +47,11 @@ void *nio_zalloc(size_t bytes)
     return memory;
 }
 
+void *nio_zalloc_sparse(size_t bytes)
+{
+    return nio_fault_now() ? NULL : calloc(1, bytes);
+}
+
 void *nio_zalloc_array(size_t count, size_t element_bytes)
 {
     size_t bytes;

@@ -14,6 +14,9 @@
 
 /* Zeroed memory aligned to a cache line, NULL when there is none. */
 void *nio_zalloc(size_t bytes);
+/* Zeroed as well, for large things of which little is used: what is never touched takes no page, if
+ * malloc can do that.  Aligned as by malloc. */
+void *nio_zalloc_sparse(size_t bytes);
 /* An array of `count` zeroed elements; NULL also when the product overflows. */
 void *nio_zalloc_array(size_t count, size_t element_bytes);
 /* A copy of `text`, NULL when there is no memory or `text` is NULL. */

@@ -29,10 +29,12 @@ int nio_driver_base_init(struct nio_driver *driver, const struct nio_driver_opti
 {
     driver->profile = options->profile;
     driver->timeline = options->timeline ? options->timeline : &nio_timeline_real;
-    nio_wheel_init(&driver->wheel);
     driver->park_until_ns = NIO_TIME_NONE;
     atomic_init(&driver->wake, NIO_DRIVER_AWAKE);
     driver->wake_fd = -1;
+    int rc = nio_wheel_init(&driver->wheel);
+    if (rc < 0)
+        return rc;
     if (nio_fault_now())
         return nio_error(-ENOMEM, "eventfd: no memory");
     driver->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -48,6 +50,7 @@ int nio_driver_base_init(struct nio_driver *driver, const struct nio_driver_opti
 void nio_driver_base_fini(struct nio_driver *driver)
 {
     nio_buf_group_destroy(driver->buffers);
+    nio_wheel_fini(&driver->wheel);
     if (driver->wake_fd >= 0)
         (void)close(driver->wake_fd); /* nothing to do if it fails */
     driver->wake_fd = -1;

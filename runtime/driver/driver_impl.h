@@ -73,7 +73,7 @@ struct nio_driver {
     struct nio_wheel wheel; /* the timers: any thread, by its lock */
 };
 
-/* driver.c: the common part.  Init makes the eventfd; fini takes a half-built one. */
+/* driver.c: the common part.  Init makes the wheel and the eventfd; fini takes a half-built one. */
 int nio_driver_base_init(struct nio_driver *driver, const struct nio_driver_options *options);
 void nio_driver_base_fini(struct nio_driver *driver);
 /* Owner: arms `op`, a prepared timeout, to end as it says. */

@@ -17,13 +17,21 @@
  * miss: what is due within half a millisecond never moves, within a quarter of a second once,
  * within two minutes twice.
  *
- * A slot of a higher level may hold any number of timers: a hundred thousand that are due within a
- * tenth of a second take their owner 8 ms to move, and if it began when the slot is reached, those
- * that are due meanwhile would be late by as much.  So each level has two rounds of slots, 1,024:
- * those up to the end of the present slot of the level above, and those of the next.  With them the
- * next slot of each level can be emptied before it is reached, a few timers at a time, between
- * other work and before each park.  They cost 197 KiB a wheel, of which what is never used is never
- * touched.
+ * A slot of a higher level may hold any number of timers: if its owner began to move a hundred
+ * thousand when the slot is reached, those that are due meanwhile would be late by milliseconds. So
+ * each level has two rounds of slots, 1,024: those up to the end of the present slot of the level
+ * above, and those of the next.  With them the next slot of each level can be emptied before it is
+ * reached, a few timers at a time, between other work and before each park.
+ *
+ * A list is walked no faster than one cache miss after the other, for each timer says where the
+ * next one is.  So the timers of a higher level's slot are dealt out to NIO_WHEEL_LANES lists, its
+ * lanes, in turn, with a number each; a move takes the lowest number of the lanes' first ones,
+ * while the next ones of all lanes are on their way to the cache.  Numbers begin at 0 when the slot
+ * was empty, and are compared around 2^32: in a slot that is never empty while more than 2^31
+ * timers come and go, those of one tick may change places.
+ *
+ * The lists, with the first lane of each, are 192 KiB a wheel.  The other lanes are 560 KiB, of
+ * which what is never used is never touched where malloc can do that.
  *
  * Arming and cancelling are O(1) and allocate nothing: the links are in the operations.  Any thread
  * may do both; a lock of a few instructions keeps the wheel whole.  Timers whose deadlines are in
@@ -49,8 +57,14 @@ enum {
     NIO_WHEEL_SLOTS = 2 << NIO_WHEEL_DIGIT_BITS, /* of a level: two rounds */
     NIO_WHEEL_GROUPS = NIO_WHEEL_SLOTS / 64,     /* of slots, whose bits are in one word */
     NIO_WHEEL_LEVELS = (64 - NIO_WHEEL_TICK_SHIFT) / NIO_WHEEL_DIGIT_BITS,
-    NIO_WHEEL_LISTS = NIO_WHEEL_LEVELS * NIO_WHEEL_SLOTS
+    NIO_WHEEL_LISTS = NIO_WHEEL_LEVELS * NIO_WHEEL_SLOTS,
+#ifdef NIO_TINY
+    NIO_WHEEL_LANES = 2,
+#else
+    NIO_WHEEL_LANES = 8, /* of a slot of a higher level */
+#endif
 };
+_Static_assert((NIO_WHEEL_LANES & (NIO_WHEEL_LANES - 1)) == 0, "numbers go around at 2^32");
 _Static_assert(NIO_WHEEL_TICK_SHIFT + NIO_WHEEL_LEVELS * NIO_WHEEL_DIGIT_BITS == 64,
                "the levels hold every deadline");
 
@@ -60,15 +74,35 @@ enum {
     NIO_TIMER_WORD_NEXT = 4,
     NIO_TIMER_WORD_DEADLINE = 5,
     NIO_TIMER_WORD_PREV = 6,
-    NIO_TIMER_WORD_LIST = 7 /* number of its list and one; 0: not armed */
+    NIO_TIMER_WORD_LIST = 7 /* number of its list and one, 0: not armed; above 32 bits, its number
+                               there */
 };
 
-struct nio_wheel_list {
+struct nio_wheel_lane {
     struct numio_op *first, *last; /* `last` means nothing while `first` is NULL */
-    uint64_t min_ns;               /* no deadline is earlier; likewise */
-    uint32_t count;
-    bool is_stale; /* the earliest was cancelled: min_ns may be too early */
 };
+
+/* Its tally is 0 while it is empty, so that numbers, and with them lanes, begin anew.  The parts
+ * are in one word because the locked instruction that follows waits for every store. */
+struct nio_wheel_list {
+    struct nio_wheel_lane lane; /* the first; on level 0 there is no other */
+    uint64_t min_ns;            /* no deadline is earlier; means nothing without a timer */
+    uint64_t tally;             /* timers | NIO_TALLY_STALE | next timer's number << 32 */
+};
+
+enum { NIO_TALLY_TIMERS = 0x7fffffff };
+/* The earliest was cancelled: min_ns may be too early. */
+static const uint64_t NIO_TALLY_STALE = UINT64_C(1) << 31;
+
+static inline uint32_t nio_wheel_list_count(const struct nio_wheel_list *list)
+{
+    return (uint32_t)list->tally & NIO_TALLY_TIMERS;
+}
+
+static inline bool nio_wheel_list_is_stale(const struct nio_wheel_list *list)
+{
+    return (list->tally & NIO_TALLY_STALE) != 0;
+}
 
 struct nio_wheel {
     /* any thread, RMW */
@@ -81,13 +115,38 @@ struct nio_wheel {
     uint64_t elapsed;                  /* ticks */
     uint64_t occupied[NIO_WHEEL_LEVELS][NIO_WHEEL_GROUPS]; /* a bit for each slot that has */
     struct nio_wheel_list lists[NIO_WHEEL_LISTS];
+    struct nio_wheel_lane *lanes; /* the others of each list above level 0 */
     /* owner only */
     uint64_t settled; /* the tick of its last settle */
     unsigned moving;  /* the list that was reached and is being emptied, NIO_WHEEL_LISTS: none */
     bool may_be_ripe; /* some level's next slot may have timers */
 };
 
-void nio_wheel_init(struct nio_wheel *wheel);
+/* Returns -ENOMEM if there is no memory. */
+NIO_NODISCARD int nio_wheel_init(struct nio_wheel *wheel);
+/* Also of a zeroed wheel.  No timer may be armed any more that somebody wants. */
+void nio_wheel_fini(struct nio_wheel *wheel);
+
+/* The lane of a list's timer with this number. */
+static NIO_ALWAYS_INLINE struct nio_wheel_lane *nio_wheel_lane(struct nio_wheel *wheel,
+                                                               unsigned list, uint32_t number)
+{
+    uint32_t lane = number % NIO_WHEEL_LANES;
+    if (NIO_LIKELY(lane == 0) || list < NIO_WHEEL_SLOTS)
+        return &wheel->lists[list].lane;
+    return &wheel->lanes[(size_t)(list - NIO_WHEEL_SLOTS) * (NIO_WHEEL_LANES - 1) + lane - 1];
+}
+
+static inline unsigned nio_wheel_lane_count(unsigned list)
+{
+    return list < NIO_WHEEL_SLOTS ? 1 : NIO_WHEEL_LANES;
+}
+
+/* A timer's number in its list. */
+static inline uint32_t nio_timer_number(const struct numio_op *op)
+{
+    return (uint32_t)(op->_sqe[NIO_TIMER_WORD_LIST] >> 32);
+}
 
 /* Any thread: arms `op` to end at `deadline_ns`, at most NIO_TIME_FAR; `now_ns` may be some time
  * ago.  True: it is the earliest now, so if the owner may be asleep it has to be woken. */

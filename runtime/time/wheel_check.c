@@ -33,6 +33,34 @@ static void add(struct text *text, const char *format, ...)
     text->length += length > 0 ? (size_t)length : 0;
 }
 
+/* Through the lanes of a list, in the order of the timers' numbers. */
+struct walk {
+    const struct numio_op *at[NIO_WHEEL_LANES];
+    unsigned lanes;
+};
+
+static struct walk begin_walk(struct nio_wheel *wheel, unsigned list)
+{
+    struct walk walk = { .lanes = nio_wheel_lane_count(list) };
+    for (unsigned i = 0; i < walk.lanes; i++)
+        walk.at[i] = nio_wheel_lane(wheel, list, i)->first;
+    return walk;
+}
+
+static const struct numio_op *walk_on(struct walk *walk)
+{
+    const struct numio_op **best = NULL;
+    for (unsigned i = 0; i < walk->lanes; i++) {
+        const struct numio_op **at = &walk->at[i];
+        if (*at && (!best || (int32_t)(nio_timer_number(*at) - nio_timer_number(*best)) < 0))
+            best = at;
+    }
+    const struct numio_op *op = best ? *best : NULL;
+    if (op)
+        *best = next_of(op);
+    return op;
+}
+
 size_t nio_wheel_dump(struct nio_wheel *wheel, char *ret_text, size_t bytes)
 {
     struct text text = { ret_text, bytes, 0 };
@@ -40,12 +68,13 @@ size_t nio_wheel_dump(struct nio_wheel *wheel, char *ret_text, size_t bytes)
     add(&text, "elapsed %llu ticks, next %llu ns, %u timers\n", (unsigned long long)wheel->elapsed,
         (unsigned long long)nio_wheel_next_ns(wheel), nio_wheel_count(wheel));
     for (unsigned i = 0; i < NIO_WHEEL_LISTS; i++) {
-        const struct numio_op *op = wheel->lists[i].first;
-        if (op)
-            add(&text, "level %u slot %u:", i / NIO_WHEEL_SLOTS, i % NIO_WHEEL_SLOTS);
-        for (; op; op = next_of(op))
-            add(&text, " %llu%s", (unsigned long long)nio_timer_deadline_ns(op),
-                next_of(op) ? "" : "\n");
+        if (wheel->lists[i].tally == 0)
+            continue;
+        add(&text, "level %u slot %u:", i / NIO_WHEEL_SLOTS, i % NIO_WHEEL_SLOTS);
+        struct walk walk = begin_walk(wheel, i);
+        for (const struct numio_op *op; (op = walk_on(&walk));)
+            add(&text, " %llu", (unsigned long long)nio_timer_deadline_ns(op));
+        add(&text, "\n");
     }
     nio_lock_release_tried(&wheel->lock);
     return text.length;
@@ -64,29 +93,52 @@ static bool is_at_home(const struct nio_wheel *wheel, unsigned list, uint64_t de
            (slot >> NIO_WHEEL_DIGIT_BITS) - (reached >> NIO_WHEEL_DIGIT_BITS) <= 1;
 }
 
-static bool is_whole(const struct nio_wheel *wheel, unsigned number, unsigned *total,
+/* What a walk through a list has found. */
+struct found {
+    uint64_t min_ns;
+    uint32_t count;
+};
+
+static bool is_lane_whole(struct nio_wheel *wheel, unsigned list, unsigned lane,
+                          struct found *found)
+{
+    unsigned lanes = nio_wheel_lane_count(list);
+    const struct nio_wheel_lane *ends = nio_wheel_lane(wheel, list, lane);
+    const struct numio_op *prev = NULL;
+    for (const struct numio_op *op = ends->first; op; prev = op, op = next_of(op)) {
+        uint64_t deadline_ns = nio_timer_deadline_ns(op);
+        int32_t ahead = prev ? (int32_t)(nio_timer_number(op) - nio_timer_number(prev)) : 1;
+        if ((prev && prev_of(op) != prev) || ahead <= 0 || nio_timer_number(op) % lanes != lane ||
+            (uint32_t)op->_sqe[NIO_TIMER_WORD_LIST] != list + 1 ||
+            !is_at_home(wheel, list, deadline_ns))
+            return false;
+        uint32_t next = (uint32_t)(wheel->lists[list].tally >> 32);
+        if ((int32_t)(next - nio_timer_number(op)) <= 0)
+            return false;
+        found->min_ns = deadline_ns < found->min_ns ? deadline_ns : found->min_ns;
+        if (++found->count > nio_wheel_count(wheel))
+            return false; /* a ring, or the count is wrong */
+    }
+    return !prev || ends->last == prev;
+}
+
+static bool is_whole(struct nio_wheel *wheel, unsigned number, unsigned *total,
                      uint64_t *earliest_ns)
 {
     const struct nio_wheel_list *list = &wheel->lists[number];
-    const struct numio_op *prev = NULL;
-    uint64_t min_ns = NIO_TIME_NONE;
-    uint32_t count = 0;
-    for (const struct numio_op *op = list->first; op; prev = op, op = next_of(op)) {
-        uint64_t deadline_ns = nio_timer_deadline_ns(op);
-        if ((prev && prev_of(op) != prev) || op->_sqe[NIO_TIMER_WORD_LIST] != number + 1 ||
-            !is_at_home(wheel, number, deadline_ns))
-            return false;
-        min_ns = deadline_ns < min_ns ? deadline_ns : min_ns;
-        count++;
-        if (++*total > nio_wheel_count(wheel))
-            return false; /* a ring, or the count is wrong */
-    }
-    *earliest_ns = min_ns < *earliest_ns ? min_ns : *earliest_ns;
+    struct found found = { NIO_TIME_NONE, 0 };
     unsigned level = number / NIO_WHEEL_SLOTS, slot = number % NIO_WHEEL_SLOTS;
+    for (unsigned i = 0; i < nio_wheel_lane_count(number); i++)
+        if (!is_lane_whole(wheel, number, i, &found))
+            return false;
+    *total += found.count;
+    *earliest_ns = found.min_ns < *earliest_ns ? found.min_ns : *earliest_ns;
     bool is_marked = (wheel->occupied[level][slot / 64] >> slot % 64 & 1) != 0;
-    if (count != list->count || is_marked != (list->first != NULL) || (prev && list->last != prev))
+    if (found.count != nio_wheel_list_count(list) || is_marked != (found.count > 0) ||
+        (found.count == 0 && list->tally != 0))
         return false;
-    return !prev || (list->is_stale ? list->min_ns <= min_ns : list->min_ns == min_ns);
+    return found.count == 0 || (nio_wheel_list_is_stale(list) ? list->min_ns <= found.min_ns
+                                                              : list->min_ns == found.min_ns);
 }
 
 bool nio_wheel_check(struct nio_wheel *wheel)
@@ -97,7 +149,7 @@ bool nio_wheel_check(struct nio_wheel *wheel)
     nio_lock_spin(&wheel->lock);
     for (unsigned i = 0; i < NIO_WHEEL_LISTS && is_good; i++) {
         is_good = is_whole(wheel, i, &total, &earliest_ns);
-        is_stale = is_stale || (wheel->lists[i].first && wheel->lists[i].is_stale);
+        is_stale = is_stale || nio_wheel_list_is_stale(&wheel->lists[i]);
     }
     for (unsigned level = 0; level < NIO_WHEEL_LEVELS; level++) {
         is_good = is_good && (wheel->levels >> level & 1) == (wheel->groups[level] != 0);

@@ -104,7 +104,7 @@ int main(void)
     uint64_t seed, stop_ns = stress_start(&seed), taken = 0, armed = 0, cancelled = 0;
     struct nio_rng rng;
     nio_rng_init(&rng, &seed);
-    nio_wheel_init(&wheel);
+    STRESS_CHECK(nio_wheel_init(&wheel) == 0);
     for (unsigned i = 0; i < HELPERS; i++) {
         helpers[i].seed = seed + i;
         STRESS_CHECK(pthread_create(&helpers[i].thread, NULL, help, &helpers[i]) == 0);
