@@ -508,13 +508,15 @@ FIXTURE_EACH(channel_waits, a_batch_sends_to_itself, .timeout = 30)
 
 struct ending {
     struct numio_channel *empty, *full;
-    _Atomic uint32_t cancelled;
+    _Atomic uint32_t begun, cancelled;
 };
 
 static int64_t wait_for_ever(void *arg)
 {
     struct ending *e = arg;
     uint64_t message = 0;
+    /* relaxed: a sum */
+    (void)atomic_fetch_add_explicit(&e->begun, 1, memory_order_relaxed);
     int rc = numio_channel_recv(e->empty, &message);
     int other = numio_channel_send(e->full, &message);
     /* relaxed: read after the runtime's end */
@@ -533,6 +535,8 @@ static int64_t leave_waiting(void *arg)
     numio_join_detach(&join);
     EXPECT(spawn_forgetful(e->full, 1, &join) == 0);
     numio_join_detach(&join);
+    while (fixture_get(&e->begun) < TASKS) /* a task that has not would never run */
+        EXPECT(numio_yield_now() == 0);
     return 0;
 }
 
