@@ -128,7 +128,9 @@ static bool is_whole(struct nio_wheel *wheel, unsigned number, unsigned *total,
     const struct nio_wheel_list *list = &wheel->lists[number];
     struct found found = { NIO_TIME_NONE, 0 };
     unsigned level = number / NIO_WHEEL_SLOTS, slot = number % NIO_WHEEL_SLOTS;
-    for (unsigned i = 0; i < nio_wheel_lane_count(number); i++)
+    /* Of an empty one the first lane is enough: the next timer goes there. */
+    unsigned lanes = list->tally != 0 ? nio_wheel_lane_count(number) : 1;
+    for (unsigned i = 0; i < lanes; i++)
         if (!is_lane_whole(wheel, number, i, &found))
             return false;
     *total += found.count;
